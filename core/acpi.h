@@ -1,0 +1,23 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * ACPI tables for the guest: RSDP, XSDT, FADT (reduced hardware off, reset register, PM1 block),
+ * MADT, DSDT (compiled by iasl at build time from core/dsdt.asl). ACPI 6.4, sections 5.2.x.
+ * A small DSDT is boot time. Called by core when a VM is built or rebuilt.
+ */
+#ifndef TORPOR_CORE_ACPI_H
+#define TORPOR_CORE_ACPI_H
+
+#include "core/gmem.h"
+
+/* I/O ports of fixed hardware; the devices that answer there are in devices/acpi_pm.c. */
+#define ACPI_PM1_EVT_PORT 0x600u /* status 2, enable 2 bytes */
+#define ACPI_PM1_CNT_PORT 0x604u /* 2 bytes: SLP_TYP/SLP_EN (S5 = power off), SCI_EN */
+#define ACPI_RESET_PORT 0xcf9u   /* write 6: reset */
+#define ACPI_SCI_GSI 9u
+/* The tables live in [ACPI_BASE, ACPI_BASE + ACPI_LEN), below 1 MiB, RSDP first. */
+#define ACPI_BASE 0xe0000u
+#define ACPI_LEN 0x10000u
+
+MUST_USE struct err *acpi_build(struct gmem *gmem, unsigned ncpus, gpa_t *ret_rsdp);
+
+#endif

@@ -1,0 +1,80 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Guest memory: regions of guest physical addresses, each backed by a part of a memfd, and checked
+ * access to them.
+ *
+ * Layout: RAM from gpa 0 to at most GMEM_LOW_END; what does not fit continues at 4 GiB, so that
+ * [GMEM_LOW_END, 4 GiB) stays free for devices. The backing of a region (fd, offset, sharing, page
+ * size) is data that a restore may choose anew, and swap, rewind and upgrade may change the mapping
+ * while all vCPUs and devices are parked: nobody keeps a host pointer across a park.
+ *
+ * Threads: built and freed by core; access functions from any thread while the machine exists.
+ * KVM's dirty log does not see writes made through this module: gmem_write and gmem_mark_dirty
+ * set a host-side dirty bit per page (atomically), which the snapshot engine collects.
+ */
+#ifndef TORPOR_CORE_GMEM_H
+#define TORPOR_CORE_GMEM_H
+
+#include "core/base/err.h"
+#include "core/base/limits.h"
+
+/* Newtypes, so that addresses, frame numbers and plain integers do not mix. */
+typedef struct {
+	uint64_t v;
+} gpa_t;
+typedef struct {
+	uint64_t v;
+} gfn_t;
+#define GPA(x) ((gpa_t){ (uint64_t)(x) })
+
+#define GMEM_LOW_END (3ull * GIB)
+#define GMEM_HIGH_START (4ull * GIB)
+#define GMEM_REGIONS_MAX 2u
+
+struct gmem;
+
+struct gmem_region {
+	gpa_t base;
+	uint64_t len_bytes; /* multiple of PAGE_BYTES */
+	int fd;             /* borrowed memfd */
+	uint64_t fd_offset;
+	uint8_t *host; /* borrowed mapping; valid until the next park */
+};
+
+/*
+ * `bytes` of RAM (GMEM_MIN_BYTES .. host memory, multiple of PAGE_BYTES), all zero, nothing touched.
+ * Errors: ERR_LIMIT naming the bound, ERR_SYS.
+ */
+MUST_USE struct err *gmem_new(uint64_t bytes, struct gmem **ret_gmem);
+void gmem_free(struct gmem *g); /* NULL is fine */
+DEFINE_SCOPE(struct gmem, gmem_free)
+
+uint64_t gmem_bytes(const struct gmem *g);
+unsigned gmem_nregions(const struct gmem *g);
+struct gmem_region gmem_region(const struct gmem *g, unsigned i);
+/* One past the highest RAM gfn. */
+uint64_t gmem_gfn_end(const struct gmem *g);
+
+/*
+ * Host address of [gpa, gpa + len) if all of it lies in one region, else NULL. For use within one
+ * operation only. Writers call gmem_mark_dirty afterwards.
+ */
+void *gmem_at(const struct gmem *g, gpa_t gpa, uint64_t len_bytes);
+/* Checked copies that may cross regions; ERR_GUEST naming the address when it is no RAM. */
+MUST_USE struct err *gmem_read(const struct gmem *g, gpa_t gpa, void *ret, uint64_t len_bytes);
+MUST_USE struct err *gmem_write(struct gmem *g, gpa_t gpa, const void *p, uint64_t len_bytes);
+void gmem_mark_dirty(struct gmem *g, gpa_t gpa, uint64_t len_bytes);
+/* Moves the host-side dirty bits of region i into bits (one bit per page, or-ed in) and clears them. */
+void gmem_fetch_dirty(struct gmem *g, unsigned i, uint64_t *bits);
+
+/* Makes all memory read as zero again and gives the host its pages back (guest reset). */
+MUST_USE struct err *gmem_clear(struct gmem *g);
+/*
+ * Fills whole pages from the restore path without mapping them into this process first (pwrite to
+ * the memfd). [gfn, gfn + npages) must be RAM of one region. Any thread, disjoint ranges.
+ */
+MUST_USE struct err *gmem_place(struct gmem *g, gfn_t gfn, const void *pages, uint64_t npages);
+/* Memory held by the backing files, in bytes (allocated blocks, not RSS). */
+MUST_USE struct err *gmem_allocated(const struct gmem *g, uint64_t *ret_bytes);
+
+#endif

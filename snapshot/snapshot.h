@@ -1,0 +1,150 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The snapshot engine: take a VM into the store, and load one from it.
+ *
+ * The engine sees parts (part.h), guest memory (gmem.h) and the store (store.h); never a device or
+ * a KVM call. Core fills struct snap_vm. One take of a VM at a time (core sees to it).
+ *
+ * Blobs of a snapshot: kind SNAP_BLOB_MANIFEST (what it consists of, host facts, versions), kind
+ * SNAP_BLOB_CONFIG (configuration text, opaque here), kind SNAP_BLOB_PART with index = position.
+ * Maps: "memory" (page index = gfn) and one per kept file ("kernel", "initrd").
+ */
+#ifndef TORPOR_SNAPSHOT_SNAPSHOT_H
+#define TORPOR_SNAPSHOT_SNAPSHOT_H
+
+#include "core/gmem.h"
+#include "snapshot/part.h"
+#include "store/store.h"
+
+enum snap_blob {
+	SNAP_BLOB_MANIFEST = 1,
+	SNAP_BLOB_CONFIG = 2,
+	SNAP_BLOB_PART = 3,
+};
+
+/* A file that the VM needs to boot again: kept with the snapshot. */
+struct snap_file {
+	const char *name; /* map name: "kernel", "initrd" */
+	/* Either from the host: */
+	int fd; /* borrowed; -1 if kept comes from the store */
+	uint64_t len_bytes;
+	/* or shared with the snapshot that it was restored from: */
+	uint64_t from_snap; /* snapshot id in the same family, 0 if none */
+};
+
+/* Facts about the host that a restore compares (what the snapshot uses against what is there). */
+struct snap_host {
+	char kernel[65];       /* uname release, informative */
+	char cpu_model[49];    /* informative: never a reason to refuse */
+	uint32_t tsc_khz;      /* guest TSC frequency at the take */
+	bool tsc_scaling;      /* host can give a guest another frequency */
+	bool software_kvm;     /* CPUID of the host shows through */
+	uint64_t xcr0_mask;    /* XSAVE components that the host supports */
+};
+
+/* What core does around a take. Called on the thread that runs the take. */
+struct snap_vm_ops {
+	/*
+	 * Parks all vCPUs (counted rendezvous) and reads the guest clock right after; a VM that was
+	 * suspended already stays as it is. On failure the VM is as before.
+	 */
+	struct err *(*freeze)(void *self);
+	/* Undoes exactly what freeze did. */
+	void (*thaw)(void *self);
+	/* Between device park and fetch: interrupts on their way reach the irqchip. May be NULL. */
+	struct err *(*flush_irqs)(void *self);
+};
+
+struct snap_vm {
+	uint8_t uuid[16];
+	uint8_t family[16];
+	const char *name;
+	struct gmem *gmem;
+	struct snap_part *const *parts;
+	size_t nparts;
+	const struct snap_vm_ops *ops;
+	void *self;
+	struct bytes config; /* configuration text */
+	const struct snap_file *files;
+	size_t nfiles;
+	uint64_t parent; /* snapshot it descends from, 0 if none */
+};
+
+struct snap_progress {
+	/* Called now and then from the taking or loading thread; may be NULL. */
+	void (*fn)(void *arg, const char *step, uint64_t done, uint64_t total);
+	void *arg;
+};
+
+struct snap_take_opts {
+	const char *tag; /* NULL or "": none */
+	struct snap_progress progress;
+	/* Set from another thread (atomic) to give up; NULL: cannot be cancelled. */
+	const bool *cancel;
+};
+
+struct snap_result {
+	uint64_t snap_id;
+	uint64_t number;
+	uint64_t frozen_at_ns;
+	uint64_t pause_us; /* freeze to thaw, host clock; 0 if it was suspended anyway */
+	uint64_t elapsed_us;
+	uint64_t pages_stored;
+	uint64_t bytes_stored;
+};
+
+/*
+ * Takes one snapshot. Registers the VM in the store's catalog if it is not there yet. A running VM
+ * runs on as soon as its memory has been read; success is returned once the snapshot is durable.
+ * On failure the guest runs as before and the store lists nothing new.
+ */
+MUST_USE struct err *snap_take(struct store *s, const struct snap_vm *vm,
+			       const struct snap_take_opts *opts, struct snap_result *ret_result);
+
+/* ---- load ---- */
+
+struct snap_image;
+
+/* Opens a snapshot and decodes its manifest; holds a lease until snap_image_free. */
+MUST_USE struct err *snap_image_open(struct store *s, const char *ref, struct snap_image **ret_img);
+void snap_image_free(struct snap_image *img);
+DEFINE_SCOPE(struct snap_image, snap_image_free)
+
+const struct snap_info *snap_image_info(const struct snap_image *img);
+const struct store_vm *snap_image_vm(const struct snap_image *img);
+struct bytes snap_image_config(const struct snap_image *img);
+const struct snap_host *snap_image_host(const struct snap_image *img);
+/* Length of a kept file, ERR_NOTFOUND if there is none. */
+MUST_USE struct err *snap_image_file_len(const struct snap_image *img, const char *name,
+					 uint64_t *ret_len_bytes);
+/* Copies a kept file into new memory: *ret_fd is a sealed memfd. */
+MUST_USE struct err *snap_image_file(struct snap_image *img, const char *name, struct fd *ret_fd);
+
+/*
+ * Can it run here? ERR_INCOMPAT naming the first thing that the snapshot uses and this host lacks.
+ * Part-level checks (CPUID bits, MSRs) are in the parts' own check functions.
+ */
+MUST_USE struct err *snap_image_compat(const struct snap_image *img, const struct snap_host *here);
+
+struct snap_load_opts {
+	struct snap_progress progress;
+};
+/*
+ * Loads into a freshly built VM: decode and check every part into side structs, then memory, then
+ * commit in rank order. The list of parts must match the snapshot's exactly (name and instance).
+ * After an error the VM is to be destroyed.
+ */
+MUST_USE struct err *snap_image_load(struct snap_image *img, struct gmem *gmem,
+				     struct snap_part *const *parts, size_t nparts,
+				     const struct snap_load_opts *opts);
+
+/* Facts of this host, for the manifest and the check. Filled by core from KVM and /proc. */
+void snap_set_host(const struct snap_host *here); /* once, before threads start */
+
+/* Prints a whole snapshot as a JSON document from its own bytes; `find` names a part's table, NULL
+ * for an unknown part (then only its head is shown). */
+typedef const struct state_desc *snap_find_desc_fn(const char *part_name);
+MUST_USE struct err *snap_image_show(struct snap_image *img, snap_find_desc_fn *find,
+				     struct wbuf *out);
+
+#endif
