@@ -34,6 +34,9 @@ struct life_opts {
 	int kernel_fd;
 	int initrd_fd;
 	struct snap_image *image;
+	/* The open store behind the image, moved from; NULL for a boot (opened by the first take). One
+	 * process opens a store once. */
+	struct store *store;
 	enum clock_policy clock;
 	/* Serial console: input and output descriptors, -1: none. Borrowed for the life's time. */
 	int serial_in;

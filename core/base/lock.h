@@ -14,9 +14,10 @@
 /* Low ranks are taken first. One line each in docs/locking.md. */
 enum lock_rank {
 	RANK_LIFE = 10,   /* VM lifecycle state */
-	RANK_PARK = 20,   /* vCPU rendezvous counters */
+	RANK_GATE = 20,   /* device callbacks of the main loop against parking */
 	RANK_IRQ = 30,    /* interrupt lines shared by devices */
 	RANK_DEVICE = 40, /* a device's state */
+	RANK_PARK = 45,   /* vCPU rendezvous counters */
 	RANK_GMEM = 50,   /* host-side dirty marks */
 	RANK_QUEUE = 60,  /* compressor and writer queues */
 	RANK_STORE = 70,  /* handles inside the store library */

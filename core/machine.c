@@ -1,0 +1,289 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The wiring of one machine. See machine.h; the services devices get are in machine_host.c. */
+#include "core/machine.h"
+
+#include <stdatomic.h>
+#include <string.h>
+#include <sys/utsname.h>
+
+#include "core/acpi.h"
+#include "core/base/clock.h"
+#include "core/base/log.h"
+#include "core/boot.h"
+#include "core/jail.h"
+#include "core/machine_internal.h"
+#include "devices/acpi_pm.h"
+#include "devices/i8042.h"
+#include "devices/rtc.h"
+#include "devices/serial.h"
+
+enum { SERIAL_PORT = 0x3f8, SERIAL_GSI = 4 };
+
+/* ---- the machine's own state: what belongs to no device ---- */
+
+static struct err *own_fetch(void *self)
+{
+	struct machine *m = self;
+	m->own.wall_offset_ns = atomic_load(&m->wall_offset_ns);
+	return NULL;
+}
+
+static struct err *own_commit(void *self)
+{
+	struct machine *m = self;
+	atomic_store(&m->wall_offset_ns, m->own.wall_offset_ns);
+	return NULL;
+}
+
+static const struct state_field machine_fields[] = {
+	FIELD(struct machine_state, 1, wall_offset_ns),
+};
+
+const struct state_desc machine_desc = {
+	.name = "machine",
+	.version = 1,
+	.oldest = 1,
+	.size = sizeof(struct machine_state),
+	.fields = machine_fields,
+	.nfields = ARRAY_LEN(machine_fields),
+};
+
+static const struct snap_part_ops own_ops = {
+	.fetch = own_fetch,
+	.commit = own_commit,
+};
+
+/* ---- fates of vCPUs ---- */
+
+static enum machine_event event_of(enum vcpu_fate fate)
+{
+	switch (fate) {
+	case VCPU_SYSTEM_OFF:
+		return MACHINE_POWEROFF;
+	case VCPU_SYSTEM_RESET:
+		return MACHINE_RESET;
+	case VCPU_PANIC:
+		return MACHINE_PANIC;
+	case VCPU_TRIPLE_FAULT:
+	case VCPU_KVM_ERROR:
+		break;
+	}
+	return MACHINE_CRASH;
+}
+
+static void on_fate(void *arg, unsigned vcpu, enum vcpu_fate fate, char *report)
+{
+	(void)vcpu;
+	machine_tell(arg, event_of(fate), report);
+}
+
+static struct err *vcpu_thread_init(void *arg)
+{
+	(void)arg;
+	return jail_thread(JAIL_VCPU);
+}
+
+/* ---- building ---- */
+
+static struct err *add_device(struct machine *m, struct device *dev)
+{
+	BUG_ON(m->nslots == ARRAY_LEN(m->slots));
+	struct dev_slot *slot = &m->slots[m->nslots++];
+	slot->dev = dev;
+	dev->core = slot;
+	TRY(bus_add(m->bus, dev));
+	if (dev->part.desc != NULL) {
+		m->parts[m->nparts++] = &dev->part;
+	}
+	return NULL;
+}
+
+static struct err *build_devices(struct machine *m, const struct machine_opts *o)
+{
+	struct device *dev = NULL;
+	TRY(serial_new(&m->host, SERIAL_PORT, SERIAL_GSI, o->serial_in, o->serial_out,
+		       o->serial_listen, &dev));
+	TRY(add_device(m, dev));
+	TRY(rtc_new(&m->host, &dev));
+	TRY(add_device(m, dev));
+	TRY(i8042_new(&m->host, &dev));
+	TRY(add_device(m, dev));
+	TRY(acpi_pm_new(&m->host, &dev));
+	TRY(add_device(m, dev));
+	return NULL;
+}
+
+static struct err *build_vcpus(struct machine *m, const struct machine_opts *o)
+{
+	SCOPE(freep) struct cpuid_table *cpuid = calloc(1, sizeof(*cpuid));
+	ENSURE(cpuid != NULL, ERR_SYS, "out of memory");
+	TRY(cpuid_make(o->kvm, o->config->cpu_model, o->config->ncpus, cpuid));
+	for (unsigned i = 0; i < o->config->ncpus; i++) {
+		TRY(kvm_vcpu_new(m->vm, i, cpuid, &m->vcpus[i]));
+		m->nvcpus++;
+	}
+	const struct vcpu_group_opts group = {
+		.bus = m->bus,
+		.gmem = m->gmem,
+		.on_fate = on_fate,
+		.thread_init = vcpu_thread_init,
+		.arg = m,
+	};
+	return vcpu_group_new(m->vcpus, m->nvcpus, &group, &m->group);
+}
+
+static struct err *build_parts(struct machine *m)
+{
+	m->own_part = (struct snap_part){
+		.name = machine_desc.name,
+		.park_rank = SNAP_RANK_DEVICE,
+		.commit_rank = SNAP_RANK_DEVICE,
+		.desc = &machine_desc,
+		.state = &m->own,
+		.ops = &own_ops,
+		.self = m,
+	};
+	m->parts[m->nparts++] = &m->own_part;
+	TRY(kvm_state_new(m->vm, m->vcpus, m->nvcpus, &m->kvm_state));
+	for (unsigned i = 0; i < kvm_state_nparts(m->kvm_state); i++) {
+		BUG_ON(m->nparts == ARRAY_LEN(m->parts));
+		m->parts[m->nparts++] = kvm_state_part(m->kvm_state, i);
+	}
+	return NULL;
+}
+
+struct err *machine_new(const struct machine_opts *opts, struct machine **ret_machine)
+{
+	SCOPE(machine_freep) struct machine *m = calloc(1, sizeof(*m));
+	ENSURE(m != NULL, ERR_SYS, "out of memory");
+	m->loop = opts->loop;
+	m->gmem = opts->gmem;
+	m->config = opts->config;
+	m->on_event = opts->on_event;
+	m->arg = opts->arg;
+	lock_init(&m->gate, RANK_GATE);
+	TRY(machine_host_init(m));
+	TRY(kvm_vm_new(opts->kvm, opts->gmem, &m->vm));
+	TRY(bus_new(&m->bus));
+	TRY(build_vcpus(m, opts));
+	TRY(build_parts(m));
+	struct kvm_clock_state now;
+	TRY(kvm_vm_clock_get(m->vm, &now));
+	atomic_store(&m->wall_offset_ns, clock_real_ns() - now.clock_ns);
+	TRY(build_devices(m, opts));
+	*ret_machine = MOVE(m);
+	return NULL;
+}
+
+void machine_free(struct machine *m)
+{
+	if (m == NULL) {
+		return;
+	}
+	vcpu_group_free(m->group);
+	machine_host_done(m);
+	for (unsigned i = 0; i < m->nslots; i++) {
+		m->slots[i].dev->ops->free(m->slots[i].dev);
+	}
+	kvm_state_free(m->kvm_state);
+	for (unsigned i = 0; i < m->nvcpus; i++) {
+		kvm_vcpu_free(m->vcpus[i]);
+	}
+	bus_free(m->bus);
+	kvm_vm_free(m->vm);
+	lock_done(&m->gate);
+	free(m);
+}
+
+struct err *machine_boot(struct machine *m, int kernel_fd, int initrd_fd)
+{
+	gpa_t rsdp;
+	TRY(acpi_build(m->gmem, m->config->ncpus, &rsdp));
+	const struct boot_input in = {
+		.kernel_name = m->config->kernel_name,
+		.kernel_fd = kernel_fd,
+		.initrd_name = "initrd",
+		.initrd_fd = initrd_fd,
+		.cmdline = m->config->cmdline,
+		.rsdp = rsdp,
+		.acpi_base = GPA(ACPI_BASE),
+		.acpi_len = ACPI_LEN,
+	};
+	struct boot_regs regs;
+	TRY(boot_load(m->gmem, &in, &regs));
+	return kvm_vcpu_set_boot(m->vcpus[0], &regs);
+}
+
+struct err *machine_start(struct machine *m)
+{
+	return vcpu_group_start(m->group);
+}
+
+struct err *machine_park_vcpus(struct machine *m)
+{
+	vcpu_group_park(m->group, PARK_LIFE);
+	return NULL;
+}
+
+void machine_unpark_vcpus(struct machine *m)
+{
+	vcpu_group_unpark(m->group, PARK_LIFE);
+	vcpu_group_unpark(m->group, PARK_START);
+}
+
+bool machine_vcpus_parked(const struct machine *m)
+{
+	return vcpu_group_has_reason(m->group, PARK_LIFE) ||
+	       vcpu_group_has_reason(m->group, PARK_START);
+}
+
+bool machine_has_request(struct machine *m)
+{
+	return vcpu_group_has_reason(m->group, PARK_REQUEST);
+}
+
+struct kvm_state *machine_kvm_state(struct machine *m)
+{
+	return m->kvm_state;
+}
+
+struct snap_part *const *machine_parts(struct machine *m, size_t *ret_n)
+{
+	*ret_n = m->nparts;
+	return m->parts;
+}
+
+unsigned machine_nvcpus(const struct machine *m)
+{
+	return m->nvcpus;
+}
+
+int machine_vcpu_tid(const struct machine *m, unsigned i)
+{
+	return vcpu_group_tid(m->group, i);
+}
+
+/* ---- tables by name ---- */
+
+const struct state_desc *const *machine_descs(size_t *ret_n)
+{
+	static const struct state_desc *const descs[] = {
+		&machine_desc, &serial_desc,      &rtc_desc,     &i8042_desc,
+		&acpi_pm_desc, &kvm_vcpu_desc,    &kvm_irqchip_desc, &kvm_pit_desc,
+		&kvm_clock_desc,
+	};
+	*ret_n = ARRAY_LEN(descs);
+	return descs;
+}
+
+const struct state_desc *machine_find_desc(const char *part_name)
+{
+	size_t n;
+	const struct state_desc *const *descs = machine_descs(&n);
+	for (size_t i = 0; i < n; i++) {
+		if (strcmp(descs[i]->name, part_name) == 0) {
+			return descs[i];
+		}
+	}
+	return NULL;
+}

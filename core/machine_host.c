@@ -1,0 +1,290 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The services that devices get (struct dev_host): interrupt lines, VM time, timers and descriptors
+ * on the main loop, requests of the guest. See devices/dev.h for who may call them.
+ *
+ * Timers and descriptors live on the main loop; devices ask for them from any thread, so each
+ * request is stored in the device's slot and applied by a call posted to the loop.
+ */
+#include <string.h>
+#include <sys/utsname.h>
+
+#include "core/base/clock.h"
+#include "core/base/log.h"
+#include "core/machine_internal.h"
+
+/* ---- calls into the main loop that survive the machine ---- */
+
+struct machine_call {
+	struct machine_anchor *anchor;
+	void (*fn)(struct machine *m, struct machine_call *c);
+	struct dev_slot *slot;
+	enum machine_event event;
+	char *report;
+};
+
+static void anchor_drop(struct machine_anchor *a)
+{
+	if (atomic_fetch_sub(&a->refs, 1) == 1) {
+		free(a);
+	}
+}
+
+static void call_run(void *arg)
+{
+	struct machine_call *c = arg;
+	if (c->anchor->m != NULL) {
+		c->fn(c->anchor->m, c);
+	}
+	anchor_drop(c->anchor);
+	free(c->report);
+	free(c);
+}
+
+static void call_post(struct machine *m, const struct machine_call *call)
+{
+	struct machine_call *c = malloc(sizeof(*c));
+	BUG_ON(c == NULL);
+	*c = *call;
+	c->anchor = m->anchor;
+	atomic_fetch_add(&m->anchor->refs, 1);
+	loop_post(m->loop, call_run, c);
+}
+
+static void run_event(struct machine *m, struct machine_call *c)
+{
+	m->on_event(m->arg, c->event, MOVE(c->report));
+}
+
+void machine_tell(struct machine *m, enum machine_event ev, char *report)
+{
+	vcpu_group_park_nowait(m->group, PARK_REQUEST);
+	call_post(m, &(struct machine_call){ .fn = run_event, .event = ev, .report = report });
+}
+
+/* ---- services ---- */
+
+static void host_set_irq(void *self, unsigned gsi, bool level)
+{
+	struct machine *m = self;
+	struct err *e = kvm_vm_irq_line(m->vm, gsi, level);
+	if (e != NULL) {
+		log_err(err_wrap(e, "interrupt line %u", gsi));
+	}
+}
+
+static void host_request(void *self, enum dev_request what)
+{
+	struct machine *m = self;
+	switch (what) {
+	case DEV_RESET:
+		machine_tell(m, MACHINE_RESET, NULL);
+		break;
+	case DEV_POWEROFF:
+		machine_tell(m, MACHINE_POWEROFF, NULL);
+		break;
+	case DEV_PANIC:
+		machine_tell(m, MACHINE_PANIC, NULL);
+		break;
+	}
+}
+
+static uint64_t host_vm_time(void *self)
+{
+	struct machine *m = self;
+	uint64_t ns = 0;
+	struct err *e = kvm_state_vm_time_ns(m->kvm_state, &ns);
+	if (e != NULL) {
+		log_err(e);
+	}
+	return ns;
+}
+
+static uint64_t host_wall_time(void *self)
+{
+	struct machine *m = self;
+	return host_vm_time(self) + atomic_load(&m->wall_offset_ns);
+}
+
+/* ---- timers ---- */
+
+static void slot_arm(struct machine *m, struct dev_slot *slot)
+{
+	uint64_t at = atomic_load(&slot->at_ns);
+	if (at == UINT64_MAX) {
+		loop_timer_set(slot->timer, UINT64_MAX);
+		return;
+	}
+	uint64_t vm_now = host_vm_time(m);
+	uint64_t wait = at > vm_now ? at - vm_now : 0;
+	uint64_t when;
+	if (ADD_OVERFLOWS(clock_mono_ns(), wait, &when)) {
+		when = UINT64_MAX - 1;
+	}
+	loop_timer_set(slot->timer, when);
+}
+
+static void run_arm(struct machine *m, struct machine_call *c)
+{
+	LOCK_SCOPE(&m->gate);
+	if (!m->closed) {
+		slot_arm(m, c->slot);
+	}
+}
+
+static void on_slot_timer(void *arg)
+{
+	struct dev_slot *slot = arg;
+	struct machine *m = slot->dev->host->self;
+	LOCK_SCOPE(&m->gate);
+	uint64_t at = atomic_load(&slot->at_ns);
+	if (m->closed || at == UINT64_MAX) {
+		return; /* armed again when the gate opens */
+	}
+	if (host_vm_time(m) < at) {
+		slot_arm(m, slot);
+		return;
+	}
+	if (atomic_compare_exchange_strong(&slot->at_ns, &at, UINT64_MAX)) {
+		slot->dev->ops->on_timer(slot->dev);
+	}
+}
+
+static void host_set_timer(void *self, struct device *dev, uint64_t at_vm_ns)
+{
+	struct machine *m = self;
+	struct dev_slot *slot = dev->core;
+	if (atomic_exchange(&slot->at_ns, at_vm_ns) != at_vm_ns) {
+		call_post(m, &(struct machine_call){ .fn = run_arm, .slot = slot });
+	}
+}
+
+/* ---- descriptors ---- */
+
+static void on_slot_fd(void *arg, uint32_t events)
+{
+	struct dev_slot *slot = arg;
+	struct machine *m = slot->dev->host->self;
+	LOCK_SCOPE(&m->gate);
+	if (m->closed) {
+		/* Level-triggered: silence it until the gate opens. */
+		err_drop(loop_fd_events(slot->fd, 0), "the gate reopens it; a spin is the worst");
+		return;
+	}
+	slot->dev->ops->on_fd(slot->dev, events);
+}
+
+static void slot_watch(struct machine *m, struct dev_slot *slot)
+{
+	int want = atomic_load(&slot->want_fd);
+	uint32_t events = atomic_load(&slot->want_events);
+	if (slot->fd != NULL && (slot->fd_n != want || events == 0)) {
+		loop_fd_del(MOVE(slot->fd));
+	}
+	if (want < 0 || events == 0) {
+		return;
+	}
+	struct err *e = NULL;
+	if (slot->fd == NULL) {
+		slot->fd_n = want;
+		e = loop_fd_add(m->loop, want, events, on_slot_fd, slot, &slot->fd);
+	} else {
+		e = loop_fd_events(slot->fd, events);
+	}
+	if (e != NULL) {
+		log_err(err_wrap(e, "%s: watching descriptor %d", slot->dev->ops->name, want));
+	}
+}
+
+static void run_watch(struct machine *m, struct machine_call *c)
+{
+	LOCK_SCOPE(&m->gate);
+	if (!m->closed) {
+		slot_watch(m, c->slot);
+	}
+}
+
+static void host_watch_fd(void *self, struct device *dev, int fd, uint32_t epoll_events)
+{
+	struct machine *m = self;
+	struct dev_slot *slot = dev->core;
+	atomic_store(&slot->want_fd, fd);
+	atomic_store(&slot->want_events, epoll_events);
+	call_post(m, &(struct machine_call){ .fn = run_watch, .slot = slot });
+}
+
+/* ---- the gate ---- */
+
+static void run_reopen(struct machine *m, struct machine_call *c)
+{
+	(void)c;
+	LOCK_SCOPE(&m->gate);
+	if (m->closed) {
+		return;
+	}
+	for (unsigned i = 0; i < m->nslots; i++) {
+		slot_watch(m, &m->slots[i]);
+		slot_arm(m, &m->slots[i]);
+	}
+}
+
+void machine_gate_devices(struct machine *m, bool closed)
+{
+	lock_take(&m->gate);
+	m->closed = closed;
+	lock_drop(&m->gate);
+	if (!closed) {
+		call_post(m, &(struct machine_call){ .fn = run_reopen });
+	}
+}
+
+/* ---- set-up ---- */
+
+struct err *machine_host_init(struct machine *m)
+{
+	m->anchor = calloc(1, sizeof(*m->anchor));
+	ENSURE(m->anchor != NULL, ERR_SYS, "out of memory");
+	atomic_store(&m->anchor->refs, 1);
+	m->anchor->m = m;
+	m->host = (struct dev_host){
+		.self = m,
+		.gmem = m->gmem,
+		.set_irq = host_set_irq,
+		.request = host_request,
+		.vm_time_ns = host_vm_time,
+		.wall_time_ns = host_wall_time,
+		.set_timer = host_set_timer,
+		.watch_fd = host_watch_fd,
+	};
+	for (unsigned i = 0; i < ARRAY_LEN(m->slots); i++) {
+		struct dev_slot *slot = &m->slots[i];
+		atomic_store(&slot->at_ns, UINT64_MAX);
+		atomic_store(&slot->want_fd, -1);
+		slot->fd_n = -1;
+		TRY(loop_timer_add(m->loop, on_slot_timer, slot, &slot->timer));
+	}
+	return NULL;
+}
+
+void machine_host_done(struct machine *m)
+{
+	for (unsigned i = 0; i < ARRAY_LEN(m->slots); i++) {
+		loop_fd_del(m->slots[i].fd);
+		loop_timer_del(m->slots[i].timer);
+	}
+	if (m->anchor != NULL) {
+		m->anchor->m = NULL;
+		anchor_drop(m->anchor);
+	}
+}
+
+void machine_host_facts(struct machine *m, struct snap_host *ret)
+{
+	*ret = (struct snap_host){ 0 };
+	struct utsname u;
+	if (uname(&u) == 0) {
+		strncpy(ret->kernel, u.release, sizeof(ret->kernel) - 1);
+	}
+	kvm_state_host_facts(m->kvm_state, ret->cpu_model, sizeof(ret->cpu_model), &ret->tsc_khz,
+			     &ret->tsc_scaling, &ret->software_kvm, &ret->xcr0_mask);
+}

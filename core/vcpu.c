@@ -1,0 +1,326 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* vCPU threads, run loop and rendezvous. See vcpu.h. */
+#include "core/vcpu.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "core/base/lock.h"
+#include "core/base/log.h"
+
+enum { VCPU_STACK_BYTES = 256 * 1024 };
+
+struct vcpu {
+	struct vcpu_group *group;
+	struct kvm_vcpu *kvm;
+	unsigned id;
+	pthread_t thread;
+	bool started;    /* main thread only */
+	atomic_int tid;  /* written once by the thread */
+};
+
+struct vcpu_group {
+	struct vcpu_group_opts opts;
+	struct lock lock;      /* RANK_PARK */
+	struct cond changed;   /* reasons, parked or stop changed */
+	unsigned reasons;      /* [lock] */
+	unsigned parked;       /* [lock] */
+	bool stop;             /* [lock] */
+	bool running_threads;  /* main thread only */
+	unsigned n;
+	struct vcpu vcpus[];
+};
+
+static int kick_signal(void)
+{
+	return SIGRTMIN;
+}
+
+static void on_kick(int sig)
+{
+	(void)sig; /* its only job is to interrupt KVM_RUN */
+}
+
+struct err *vcpu_group_new(struct kvm_vcpu *const *vcpus, unsigned n,
+			   const struct vcpu_group_opts *opts, struct vcpu_group **ret_group)
+{
+	struct vcpu_group *g = calloc(1, sizeof(*g) + n * sizeof(g->vcpus[0]));
+	ENSURE(g != NULL, ERR_SYS, "out of memory");
+	g->opts = *opts;
+	g->n = n;
+	g->reasons = PARK_START;
+	lock_init(&g->lock, RANK_PARK);
+	cond_init(&g->changed);
+	for (unsigned i = 0; i < n; i++) {
+		g->vcpus[i].group = g;
+		g->vcpus[i].kvm = vcpus[i];
+		g->vcpus[i].id = i;
+	}
+	*ret_group = g;
+	return NULL;
+}
+
+static void set_all_immediate_exit(struct vcpu_group *g)
+{
+	lock_assert_held(&g->lock);
+	for (unsigned i = 0; i < g->n; i++) {
+		kvm_vcpu_set_immediate_exit(g->vcpus[i].kvm, true);
+	}
+}
+
+/*
+ * Signals every thread but the caller. A thread that is outside KVM_RUN sees immediate_exit at its
+ * next entry instead (Documentation/virt/kvm/api.rst, immediate_exit).
+ */
+static void kick_all(struct vcpu_group *g)
+{
+	lock_assert_held(&g->lock);
+	for (unsigned i = 0; i < g->n; i++) {
+		struct vcpu *v = &g->vcpus[i];
+		if (v->started && !pthread_equal(v->thread, pthread_self())) {
+			pthread_kill(v->thread, kick_signal());
+		}
+	}
+}
+
+/* True when the thread is to end. */
+static bool vcpu_park_here(struct vcpu *v)
+{
+	struct vcpu_group *g = v->group;
+	LOCK_SCOPE(&g->lock);
+	if (g->reasons != 0 || g->stop) {
+		g->parked++;
+		cond_wake_all(&g->changed);
+		while (g->reasons != 0 && !g->stop) {
+			cond_wait(&g->changed, &g->lock);
+		}
+		g->parked--;
+	}
+	if (!g->stop) {
+		kvm_vcpu_set_immediate_exit(v->kvm, false);
+	}
+	return g->stop;
+}
+
+static void tell_fate(struct vcpu *v, enum vcpu_fate fate)
+{
+	char *report = NULL;
+	if (fate == VCPU_TRIPLE_FAULT || fate == VCPU_KVM_ERROR) {
+		kvm_vcpu_report(v->kvm, v->group->opts.gmem, &report);
+	}
+	vcpu_group_park_nowait(v->group, PARK_REQUEST);
+	v->group->opts.on_fate(v->group->opts.arg, v->id, fate, report);
+}
+
+static void handle_io(struct vcpu *v, struct kvm_run *run)
+{
+	uint8_t *data = (uint8_t *)run + run->io.data_offset;
+	for (uint32_t i = 0; i < run->io.count; i++) {
+		if (run->io.direction == KVM_EXIT_IO_OUT) {
+			bus_write(v->group->opts.bus, DEV_PIO, run->io.port, data, run->io.size);
+		} else {
+			bus_read(v->group->opts.bus, DEV_PIO, run->io.port, data, run->io.size);
+		}
+		data += run->io.size;
+	}
+}
+
+static void handle_mmio(struct vcpu *v, struct kvm_run *run)
+{
+	if (run->mmio.is_write) {
+		bus_write(v->group->opts.bus, DEV_MMIO, run->mmio.phys_addr, run->mmio.data,
+			  run->mmio.len);
+	} else {
+		bus_read(v->group->opts.bus, DEV_MMIO, run->mmio.phys_addr, run->mmio.data,
+			 run->mmio.len);
+	}
+}
+
+static void handle_system_event(struct vcpu *v, const struct kvm_run *run)
+{
+	switch (run->system_event.type) {
+	case KVM_SYSTEM_EVENT_SHUTDOWN:
+		tell_fate(v, VCPU_SYSTEM_OFF);
+		break;
+	case KVM_SYSTEM_EVENT_RESET:
+		tell_fate(v, VCPU_SYSTEM_RESET);
+		break;
+	case KVM_SYSTEM_EVENT_CRASH:
+		tell_fate(v, VCPU_PANIC);
+		break;
+	default:
+		tell_fate(v, VCPU_KVM_ERROR);
+		break;
+	}
+}
+
+static void handle_exit(struct vcpu *v, struct kvm_run *run)
+{
+	switch (run->exit_reason) {
+	case KVM_EXIT_IO:
+		handle_io(v, run);
+		break;
+	case KVM_EXIT_MMIO:
+		handle_mmio(v, run);
+		break;
+	case KVM_EXIT_INTR:
+	case KVM_EXIT_IRQ_WINDOW_OPEN:
+		break;
+	case KVM_EXIT_SHUTDOWN:
+		tell_fate(v, VCPU_TRIPLE_FAULT);
+		break;
+	case KVM_EXIT_SYSTEM_EVENT:
+		handle_system_event(v, run);
+		break;
+	default:
+		tell_fate(v, VCPU_KVM_ERROR);
+		break;
+	}
+}
+
+static void *vcpu_thread(void *arg)
+{
+	struct vcpu *v = arg;
+	char name[16];
+	snprintf(name, sizeof(name), "vcpu%u", v->id);
+	pthread_setname_np(pthread_self(), name);
+	atomic_store(&v->tid, (int)gettid());
+	if (v->group->opts.thread_init != NULL) {
+		struct err *e = v->group->opts.thread_init(v->group->opts.arg);
+		if (e != NULL) {
+			log_err(err_wrap(e, "vCPU %u", v->id));
+			tell_fate(v, VCPU_KVM_ERROR);
+		}
+	}
+	struct kvm_run *run = kvm_vcpu_page(v->kvm);
+	bool stop = vcpu_park_here(v);
+	while (!stop) {
+		int sys = 0;
+		switch (kvm_vcpu_run(v->kvm, &sys)) {
+		case KVM_RUN_EXIT:
+			handle_exit(v, run);
+			break;
+		case KVM_RUN_INTERRUPTED:
+			stop = vcpu_park_here(v);
+			break;
+		case KVM_RUN_FAILED:
+			LOG_E("vCPU %u: KVM_RUN failed: %s", v->id, strerrordesc_np(sys));
+			tell_fate(v, VCPU_KVM_ERROR);
+			stop = vcpu_park_here(v);
+			break;
+		}
+	}
+	return NULL;
+}
+
+static struct err *start_one(struct vcpu *v)
+{
+	pthread_attr_t attr;
+	BUG_ON(pthread_attr_init(&attr) != 0);
+	BUG_ON(pthread_attr_setstacksize(&attr, VCPU_STACK_BYTES) != 0);
+	int rc = pthread_create(&v->thread, &attr, vcpu_thread, v);
+	pthread_attr_destroy(&attr);
+	if (rc != 0) {
+		return ERR_SYSNO(rc, "starting the thread of vCPU %u", v->id);
+	}
+	v->started = true;
+	return NULL;
+}
+
+struct err *vcpu_group_start(struct vcpu_group *g)
+{
+	struct sigaction sa = { .sa_handler = on_kick };
+	sigemptyset(&sa.sa_mask);
+	if (sigaction(kick_signal(), &sa, NULL) < 0) {
+		return ERR_ERRNO("installing the kick signal");
+	}
+	/* vCPU threads take the kick and faults of their own; everything else goes to the main loop. */
+	sigset_t all;
+	sigset_t old;
+	sigfillset(&all);
+	sigdelset(&all, kick_signal());
+	sigdelset(&all, SIGSYS);
+	sigdelset(&all, SIGSEGV);
+	sigdelset(&all, SIGBUS);
+	sigdelset(&all, SIGABRT);
+	pthread_sigmask(SIG_SETMASK, &all, &old);
+	struct err *e = NULL;
+	for (unsigned i = 0; i < g->n && e == NULL; i++) {
+		e = start_one(&g->vcpus[i]);
+	}
+	pthread_sigmask(SIG_SETMASK, &old, NULL);
+	g->running_threads = true;
+	return e;
+}
+
+void vcpu_group_park_nowait(struct vcpu_group *g, enum park_reason why)
+{
+	LOCK_SCOPE(&g->lock);
+	g->reasons |= why;
+	set_all_immediate_exit(g);
+	kick_all(g);
+}
+
+static unsigned started_count(const struct vcpu_group *g)
+{
+	unsigned n = 0;
+	for (unsigned i = 0; i < g->n; i++) {
+		n += g->vcpus[i].started ? 1 : 0;
+	}
+	return n;
+}
+
+void vcpu_group_park(struct vcpu_group *g, enum park_reason why)
+{
+	vcpu_group_park_nowait(g, why);
+	unsigned want = started_count(g);
+	LOCK_SCOPE(&g->lock);
+	while (g->parked < want) {
+		cond_wait(&g->changed, &g->lock);
+	}
+}
+
+void vcpu_group_unpark(struct vcpu_group *g, enum park_reason why)
+{
+	LOCK_SCOPE(&g->lock);
+	g->reasons &= ~(unsigned)why;
+	cond_wake_all(&g->changed);
+}
+
+bool vcpu_group_has_reason(struct vcpu_group *g, enum park_reason why)
+{
+	LOCK_SCOPE(&g->lock);
+	return (g->reasons & why) != 0;
+}
+
+int vcpu_group_tid(const struct vcpu_group *g, unsigned i)
+{
+	return atomic_load(&g->vcpus[i].tid);
+}
+
+void vcpu_group_free(struct vcpu_group *g)
+{
+	if (g == NULL) {
+		return;
+	}
+	if (g->running_threads) {
+		lock_take(&g->lock);
+		g->stop = true;
+		set_all_immediate_exit(g);
+		kick_all(g);
+		cond_wake_all(&g->changed);
+		lock_drop(&g->lock);
+		for (unsigned i = 0; i < g->n; i++) {
+			if (g->vcpus[i].started) {
+				pthread_join(g->vcpus[i].thread, NULL);
+			}
+		}
+	}
+	cond_done(&g->changed);
+	lock_done(&g->lock);
+	free(g);
+}
