@@ -93,7 +93,8 @@ struct frame {
 
 /*
  * Checks everything but the sub-frames' bytes. Touches only the metadata at the front (about 1 KiB,
- * 19.5 KiB at most); p must stay as it is while *ret_frame is used.
+ * 19.5 KiB at most); p must stay as it is while *ret_frame is used, which is scratch after an
+ * error.
  * Errors: ERR_CORRUPT, ERR_INCOMPAT (version, codec, dictionary, key), naming the frame.
  */
 MUST_USE struct err *frame_parse(const void *p, size_t len, const uint8_t uuid[16], uint64_t id,

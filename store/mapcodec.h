@@ -17,7 +17,7 @@
 #define LEAF_SPAN_BYTES ((uint64_t)LEAF_PAGES * PAGE_BYTES) /* 2 MiB of content */
 #define NODE_FANOUT 64u
 #define NODE_FANOUT_SHIFT 6u
-#define NODE_LEVEL_MAX 7u /* 2 MiB * 64^7 = 2^63 bytes */
+#define NODE_LEVEL_MAX 7u     /* 2 MiB * 64^7 = 2^63 bytes */
 #define LEAF_BYTES_MAX 16384u /* encoded; the worst mix of extents takes less */
 #define NODE_BYTES_MAX 4096u
 
@@ -47,7 +47,8 @@ struct node {
 	struct node_child child[NODE_FANOUT];
 };
 
-/* Digests of nothing: a zero page, and all-zero subtrees of each level. Made once, then constant. */
+/* Digests of nothing: a zero page, and all-zero subtrees of each level. Made once, then constant.
+ */
 struct map_zero {
 	struct hash128 page;
 	struct sha256 subtree[NODE_LEVEL_MAX + 1]; /* [0]: leaf */
@@ -57,8 +58,7 @@ void map_zero_init(struct map_zero *ret_zero);
 /* SHA-256("torpor leaf 1" || 512 page digests); zero and absent pages by the zero page's. */
 struct sha256 leaf_digest(struct sha256_ctx *c, const struct hash128 page[LEAF_PAGES]);
 /* SHA-256("torpor node 1" || level || 64 child digests). */
-struct sha256 node_digest(struct sha256_ctx *c, const struct map_zero *zero,
-			  const struct node *n);
+struct sha256 node_digest(struct sha256_ctx *c, const struct map_zero *zero, const struct node *n);
 /* The digest of a page that is filled with one value. */
 struct hash128 page_value_digest(uint64_t v);
 

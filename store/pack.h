@@ -34,11 +34,11 @@ enum pack_id_kind {
 };
 
 struct pack_opts {
-	unsigned workers;	   /* 1..PACK_WORKERS_MAX */
-	int level;		   /* zstd; 0: the default */
-	uint8_t uuid[16];	   /* of the family; part of every checksum */
-	size_t out_bytes_max;	   /* bound of the queue to the consumer; 0: the default */
-	int nice;		   /* niceness added to each worker; 0: unchanged */
+	unsigned workers;     /* 1..PACK_WORKERS_MAX */
+	int level;            /* zstd; 0: the default */
+	uint8_t uuid[16];     /* of the family; part of every checksum */
+	size_t out_bytes_max; /* bound of the queue to the consumer; 0: the default */
+	int nice;             /* niceness added to each worker; 0: unchanged */
 	/* Hands out a fresh id, never 0. Called by the workers, several at once, no lock held. */
 	struct err *(*next_id)(void *arg, enum pack_id_kind kind, uint64_t *ret_id);
 	void *arg;
@@ -52,8 +52,8 @@ MUST_USE struct err *pack_new(const struct pack_opts *opts, struct pack **ret_pa
 /* ---- producer ---- */
 
 struct pack_chunk {
-	uint64_t map;  /* the caller's, comes back with the leaf */
-	uint64_t leaf; /* index of the leaf in its map; comes back with the leaf */
+	uint64_t map;                 /* the caller's, comes back with the leaf */
+	uint64_t leaf;                /* index of the leaf in its map; comes back with the leaf */
 	const void *page[LEAF_PAGES]; /* NULL: a zero page; no alignment needed */
 };
 
@@ -75,12 +75,12 @@ enum pack_item_kind {
 
 struct pack_item {
 	enum pack_item_kind kind;
-	uint64_t id;	/* of the frame or leaf */
-	uint64_t map;	/* leaf: as given in its chunk */
-	uint64_t leaf;	/* leaf: as given in its chunk */
+	uint64_t id;          /* of the frame or leaf */
+	uint64_t map;         /* leaf: as given in its chunk */
+	uint64_t leaf;        /* leaf: as given in its chunk */
 	struct sha256 digest; /* leaf */
-	uint32_t pages; /* frame: slots in it */
-	const uint8_t *p; /* the record, until pack_give_back */
+	uint32_t pages;       /* frame: slots in it */
+	const uint8_t *p;     /* the record, until pack_give_back */
 	size_t len;
 	void *own; /* pack's */
 };

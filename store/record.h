@@ -29,16 +29,16 @@
 	((uint32_t)'T' | (uint32_t)'P' << 8 | (uint32_t)(a) << 16 | (uint32_t)(b) << 24)
 
 enum record_kind {
-	RECORD_FRAME = RECORD_MAGIC('F', 'R'),	 /* compressed pages */
-	RECORD_LEAF = RECORD_MAGIC('L', 'F'),	 /* where 512 pages are */
-	RECORD_NODE = RECORD_MAGIC('N', 'D'),	 /* where 64 leaves or nodes are */
-	RECORD_BLOB = RECORD_MAGIC('B', 'L'),	 /* opaque bytes */
-	RECORD_SNAP = RECORD_MAGIC('S', 'N'),	 /* one snapshot */
-	RECORD_PEND = RECORD_MAGIC('P', 'E'),	 /* one writing session */
-	RECORD_LEASE = RECORD_MAGIC('L', 'E'),	 /* one reader's lease */
-	RECORD_META = RECORD_MAGIC('M', 'E'),	 /* counters and format of an environment */
-	RECORD_VM = RECORD_MAGIC('V', 'M'),	 /* a registered VM */
-	RECORD_NAME = RECORD_MAGIC('N', 'A'),	 /* a VM name's holder */
+	RECORD_FRAME = RECORD_MAGIC('F', 'R'), /* compressed pages */
+	RECORD_LEAF = RECORD_MAGIC('L', 'F'),  /* where 512 pages are */
+	RECORD_NODE = RECORD_MAGIC('N', 'D'),  /* where 64 leaves or nodes are */
+	RECORD_BLOB = RECORD_MAGIC('B', 'L'),  /* opaque bytes */
+	RECORD_SNAP = RECORD_MAGIC('S', 'N'),  /* one snapshot */
+	RECORD_PEND = RECORD_MAGIC('P', 'E'),  /* one writing session */
+	RECORD_LEASE = RECORD_MAGIC('L', 'E'), /* one reader's lease */
+	RECORD_META = RECORD_MAGIC('M', 'E'),  /* counters and format of an environment */
+	RECORD_VM = RECORD_MAGIC('V', 'M'),    /* a registered VM */
+	RECORD_NAME = RECORD_MAGIC('N', 'A'),  /* a VM name's holder */
 };
 
 /* "frame", "leaf", ... for messages. */
