@@ -12,8 +12,10 @@
  *	u32 magic 'TPRC', u32 total length, u8 name length, name, u32 instance, u16 version,
  *	then per field in ascending tag order: u16 tag, u8 kind, u8 zero, u32 length, value;
  *	last u64 XXH3-64 over everything before it.
- * Scalars are stored in their own width, sub-records as a nested field list, arrays as u32 count
- * followed by the elements. Tags are never reused; a tag's meaning never changes.
+ * Scalars are stored in their own width, a sub-record as u16 version of its table and a nested field
+ * list, arrays as u32 count (sub-records: and u16 version, and per element a u32 length) followed by
+ * the elements, bytes as they are. Members a record is too old to have get `dflt` (arrays: zeros);
+ * unused elements, OMIT and PAD members are zero after a decode. Tags are never reused; a tag's meaning never changes.
  *
  * Decoding is strict: unknown, missing, repeated or out-of-order tags, a wrong kind or length, a
  * value outside its range, trailing bytes: ERR_CORRUPT (ERR_INCOMPAT for a newer version), naming
@@ -48,7 +50,7 @@ struct state_field {
 	uint16_t tag; /* 1.., ascending in the table; 0 for OMIT and PAD */
 	uint8_t kind;
 	uint8_t elem_kind; /* FIELD_ARRAY: kind of one element */
-	uint16_t since;    /* first version that has it */
+	uint16_t since;    /* first version that has it; 0 is 1 */
 	size_t offset;
 	size_t size;      /* bytes of the member in the struct (whole array) */
 	size_t elem_size; /* arrays: bytes of one element */
@@ -83,23 +85,23 @@ struct state_desc {
 /* Scalar member. Extra designators (.ranged = true, .lo =, .hi =, .since =, .dflt =) may follow. */
 #define FIELD(type, tag_, member, ...)                                                             \
 	{ FIELD_MEMBER_(type, member), .tag = (tag_), .kind = FIELD_KIND_OF(((type *)0)->member),  \
-	  .since = 1, __VA_ARGS__ }
+	  __VA_ARGS__ }
 #define FIELD_RANGE(lo_, hi_) .ranged = true, .lo = (lo_), .hi = (hi_)
 /* uint8_t member[N], all N bytes. */
 #define FIELD_BLOB(type, tag_, member, ...)                                                        \
 	{ FIELD_MEMBER_(type, member), .tag = (tag_), .kind = FIELD_BYTES, .elem_size = 1,         \
-	  .max = sizeof(((type *)0)->member), .since = 1, __VA_ARGS__ }
+	  .max = sizeof(((type *)0)->member), __VA_ARGS__ }
 /* uint8_t member[N] of which `count` (a uint32_t member) bytes are used. */
 #define FIELD_VBLOB(type, tag_, member, count, ...)                                                \
 	{ FIELD_MEMBER_(type, member), .tag = (tag_), .kind = FIELD_VBYTES, .elem_size = 1,        \
 	  .max = sizeof(((type *)0)->member), .count_name = #count,                                \
-	  .count_offset = offsetof(type, count), .since = 1, __VA_ARGS__ }
+	  .count_offset = offsetof(type, count), __VA_ARGS__ }
 /* Array of scalars, all elements. */
 #define FIELD_ARR(type, tag_, member, ...)                                                         \
 	{ FIELD_MEMBER_(type, member), .tag = (tag_), .kind = FIELD_ARRAY,                         \
 	  .elem_kind = FIELD_KIND_OF(((type *)0)->member[0]),                                      \
 	  .elem_size = sizeof(((type *)0)->member[0]),                                             \
-	  .max = sizeof(((type *)0)->member) / sizeof(((type *)0)->member[0]), .since = 1,         \
+	  .max = sizeof(((type *)0)->member) / sizeof(((type *)0)->member[0]),                     \
 	  __VA_ARGS__ }
 /* Array of scalars of which `count` (a uint32_t member) are used. */
 #define FIELD_VARR(type, tag_, member, count, ...)                                                 \
@@ -107,22 +109,22 @@ struct state_desc {
 	  .elem_kind = FIELD_KIND_OF(((type *)0)->member[0]),                                      \
 	  .elem_size = sizeof(((type *)0)->member[0]),                                             \
 	  .max = sizeof(((type *)0)->member) / sizeof(((type *)0)->member[0]),                     \
-	  .count_name = #count, .count_offset = offsetof(type, count), .since = 1, __VA_ARGS__ }
+	  .count_name = #count, .count_offset = offsetof(type, count), __VA_ARGS__ }
 /* Nested struct. */
 #define FIELD_SUB(type, tag_, member, desc_, ...)                                                  \
 	{ FIELD_MEMBER_(type, member), .tag = (tag_), .kind = FIELD_RECORD, .max = 1,              \
-	  .elem_size = sizeof(((type *)0)->member), .sub = (desc_), .since = 1, __VA_ARGS__ }
+	  .elem_size = sizeof(((type *)0)->member), .sub = (desc_), __VA_ARGS__ }
 /* Array of nested structs, all or `count` of them. */
 #define FIELD_SUBS(type, tag_, member, desc_, ...)                                                 \
 	{ FIELD_MEMBER_(type, member), .tag = (tag_), .kind = FIELD_RECORDS,                       \
 	  .elem_size = sizeof(((type *)0)->member[0]),                                             \
 	  .max = sizeof(((type *)0)->member) / sizeof(((type *)0)->member[0]), .sub = (desc_),     \
-	  .since = 1, __VA_ARGS__ }
+	  __VA_ARGS__ }
 #define FIELD_VSUBS(type, tag_, member, count, desc_, ...)                                         \
 	{ FIELD_MEMBER_(type, member), .tag = (tag_), .kind = FIELD_RECORDS,                       \
 	  .elem_size = sizeof(((type *)0)->member[0]),                                             \
 	  .max = sizeof(((type *)0)->member) / sizeof(((type *)0)->member[0]), .sub = (desc_),     \
-	  .count_name = #count, .count_offset = offsetof(type, count), .since = 1, __VA_ARGS__ }
+	  .count_name = #count, .count_offset = offsetof(type, count), __VA_ARGS__ }
 #define OMIT(type, member, reason)                                                                 \
 	{ FIELD_MEMBER_(type, member), .kind = FIELD_OMIT, .why = (reason) }
 /* A padding member. Padding the compiler adds gets a member instead: no holes in state structs. */
@@ -151,7 +153,7 @@ MUST_USE struct err *desc_decode(const struct state_desc *d, uint32_t instance, 
 MUST_USE struct err *desc_compare(const struct state_desc *d, const void *a, const void *b);
 /* Checks the table itself: every byte covered exactly once, tags ascending, counts before arrays. */
 MUST_USE struct err *desc_check_coverage(const struct state_desc *d);
-/* "name version tag kind size ..." lines, one per field, for docs/desc.lock; recursive. */
+/* One line per table and per field ("tag kind name ..."), for docs/desc.lock; recursive. */
 void desc_dump(const struct state_desc *d, struct wbuf *out);
 /* JSON object text of a state, for `snapshot show`. */
 void desc_show_json(const struct state_desc *d, const void *state, struct wbuf *out);
