@@ -1,0 +1,166 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The torpor binary: finds the verb, runs it, prints the error if there is one, and turns it into
+ * an exit status: 0 done, 1 failed, 2 usage; a foreground VM gives its own (see torpor-run(1)).
+ */
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "core/base/log.h"
+#include "tools/cmd.h"
+#include "tools/out.h"
+
+static const struct verb verbs[] = {
+	{ "run", "--name NAME --kernel FILE [options]", "boot a VM", cmd_run },
+	{ "snapshot take", "NAME [--tag TAG]", "save a living VM into the store", cmd_take },
+	{ "snapshot list", "[NAME]", "list snapshots", cmd_snaps },
+	{ "snapshot show", "REF", "print what a snapshot holds", cmd_show },
+	{ "snapshot verify", "REF | --all", "check every byte of a snapshot", cmd_verify },
+	{ "snapshot rm", "REF...", "remove snapshots", cmd_rm },
+	{ "restore", "REF [options]", "bring a snapshot to life", cmd_restore },
+	{ "suspend", "NAME [--vcpus]", "stop a VM's time", cmd_suspend },
+	{ "resume", "NAME [--vcpus]", "let a suspended VM go on", cmd_resume },
+	{ "stop", "NAME", "end a VM without asking the guest", cmd_stop },
+	{ "list", "", "list living VMs and VMs in the store", cmd_list },
+	{ "doctor", "", "say what this host can and cannot do", cmd_doctor },
+};
+
+static void print_usage(const char *group)
+{
+	printf("usage: torpor VERB [arguments]\n\n");
+	if (group == NULL) {
+		printf("torpor runs virtual machines whose state can be saved, kept and brought "
+		       "back.\n\n");
+	}
+	printf("Verbs:\n");
+	for (size_t i = 0; i < ARRAY_LEN(verbs); i++) {
+		if (group == NULL || strncmp(verbs[i].name, group, strlen(group)) == 0) {
+			printf("  %-16s  %s\n", verbs[i].name, verbs[i].summary);
+		}
+	}
+	printf("\n'torpor VERB --help' tells the options of a verb. --store DIR and --json go with "
+	       "every verb.\n"
+	       "REF is NAME (newest snapshot), NAME@TAG or NAME@NUMBER. SIZE takes K, M or G.\n"
+	       "Exit status: 0 done, 1 failed, 2 usage.\n");
+}
+
+/* Number of words of argv that name the verb, 0 if they do not. */
+static int match(const struct verb *v, int argc, char **argv)
+{
+	const char *p = v->name;
+	int words = 0;
+	while (*p != 0) {
+		size_t len = strcspn(p, " ");
+		if (words >= argc || strlen(argv[words]) != len ||
+		    strncmp(argv[words], p, len) != 0) {
+			return 0;
+		}
+		words++;
+		p += len;
+		p += *p == ' ';
+	}
+	return words;
+}
+
+static bool wants_json(int argc, char **argv)
+{
+	for (int i = 0; i < argc && strcmp(argv[i], "--") != 0; i++) {
+		if (strcmp(argv[i], "--json") == 0) {
+			return true;
+		}
+	}
+	return false;
+}
+
+/* Prints and frees the error. */
+static int fail(struct err *e, bool json)
+{
+	int status = err_class(e) == ERR_USAGE ? 2 : 1;
+	if (json) {
+		out_error(e);
+	}
+	log_err(e);
+	return status;
+}
+
+static struct err *find_verb(int argc, char **argv, const struct verb **ret, int *ret_words)
+{
+	for (size_t i = 0; i < ARRAY_LEN(verbs); i++) {
+		int words = match(&verbs[i], argc, argv);
+		if (words > 0) {
+			*ret = &verbs[i];
+			*ret_words = words;
+			return NULL;
+		}
+	}
+	if (argc == 0) {
+		return ERR(ERR_USAGE, "a verb is missing: see 'torpor --help'");
+	}
+	if (strcmp(argv[0], "snapshot") == 0) {
+		ENSURE(argc > 1, ERR_USAGE,
+		       "'snapshot' needs one of take, list, show, verify, rm behind it");
+		return ERR(ERR_USAGE,
+			   "unknown verb 'snapshot %.40s': use take, list, show, verify or rm",
+			   argv[1]);
+	}
+	if (argv[0][0] == '-') {
+		return ERR(ERR_USAGE,
+			   "unknown option '%.40s': options follow the verb, see 'torpor --help'",
+			   argv[0]);
+	}
+	return ERR(ERR_USAGE, "unknown verb '%.40s': see 'torpor --help'", argv[0]);
+}
+
+/* Descriptors 0 to 2 exist from here on, so that no file of ours becomes one of them. */
+static void fill_std_fds(void)
+{
+	int fd = 0;
+	do {
+		fd = open("/dev/null", O_RDWR);
+	} while (fd >= 0 && fd <= STDERR_FILENO);
+	if (fd >= 0) {
+		close(fd);
+	}
+}
+
+int main(int argc, char **argv)
+{
+	fill_std_fds();
+	signal(SIGPIPE, SIG_IGN);
+	if (getenv("TORPOR_DEBUG") != NULL) {
+		log_set_level(LOG_DEBUG);
+	}
+	argc--;
+	argv++;
+	if (argc > 0 && (strcmp(argv[0], "--help") == 0 || strcmp(argv[0], "-h") == 0 ||
+			 strcmp(argv[0], "help") == 0)) {
+		print_usage(NULL);
+		return out_flush();
+	}
+	if (argc > 0 && strcmp(argv[0], "--version") == 0) {
+		printf("torpor %s\n", TORPOR_VERSION);
+		return out_flush();
+	}
+	if (argc == 2 && strcmp(argv[0], "snapshot") == 0 &&
+	    (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0)) {
+		print_usage("snapshot");
+		return out_flush();
+	}
+	bool json = wants_json(argc, argv);
+	const struct verb *verb = NULL;
+	int words = 0;
+	struct err *e = find_verb(argc, argv, &verb, &words);
+	if (e != NULL) {
+		return fail(e, json);
+	}
+	struct args a = { .verb = verb, .argc = argc - words, .argv = argv + words };
+	int status = 0;
+	e = verb->run(&a, &status);
+	if (e != NULL) {
+		return fail(e, json);
+	}
+	int flushed = out_flush();
+	return status != 0 ? status : flushed;
+}
