@@ -154,19 +154,19 @@ struct err *io_slurp(const char *path, size_t max, uint8_t **ret_p, size_t *ret_
 {
 	SCOPE(fd_close) struct fd f = FD_NONE;
 	TRY(io_open(path, O_RDONLY, 0, &f));
-	size_t cap = 4096;
+	size_t cap = MIN((size_t)4096, max);
 	size_t len = 0;
 	SCOPE(freep) uint8_t *p = malloc(cap + 1);
 	ENSURE(p != NULL, ERR_SYS, "out of memory");
 	for (;;) {
-		if (len == cap) {
-			ENSURE(cap < max, ERR_LIMIT, "%s: larger than %zu bytes", path, max);
+		if (len >= cap && cap < max) {
 			cap = MIN(cap * 2, max);
 			uint8_t *bigger = realloc(p, cap + 1);
 			ENSURE(bigger != NULL, ERR_SYS, "out of memory");
 			p = bigger;
 		}
-		ssize_t n = read(f.n, p + len, cap - len);
+		/* The byte kept for NUL tells a file of max bytes from a longer one. */
+		ssize_t n = read(f.n, p + len, cap + 1 - len);
 		if (n < 0 && errno == EINTR) {
 			continue;
 		}
@@ -177,6 +177,7 @@ struct err *io_slurp(const char *path, size_t max, uint8_t **ret_p, size_t *ret_
 			break;
 		}
 		len += (size_t)n;
+		ENSURE(len <= max, ERR_LIMIT, "%s: larger than %zu bytes", path, max);
 	}
 	p[len] = 0;
 	*ret_len = len;
