@@ -12,9 +12,10 @@
  *
  * Failure: the first error (a worker's, or the one given to pack_cancel) ends the pool: workers
  * stop, and every later or waiting call returns an error of the same class and message. Nothing
- * that was taken out before is undone.
+ * that was taken out before is undone. Workers may still read pages when an error is returned:
+ * pack_settle and pack_free wait until they do not, also after an error.
  *
- * Memory: about 0.6 MiB per worker, out_bytes_max of finished records, and 4 KiB per queued chunk;
+ * Memory: about 0.5 MiB per worker, out_bytes_max of finished records, and 4 KiB per queued chunk;
  * all of it is freed by pack_free.
  */
 #ifndef TORPOR_STORE_PACK_H
@@ -42,7 +43,8 @@ struct pack_opts {
 	/* Hands out a fresh id, never 0. Called by the workers, several at once, no lock held. */
 	struct err *(*next_id)(void *arg, enum pack_id_kind kind, uint64_t *ret_id);
 	void *arg;
-	void (*thread_init)(void *arg); /* may be NULL; first thing a worker runs */
+	/* May be NULL; a worker runs it once, after its name, signal mask and niceness are set. */
+	void (*thread_init)(void *arg);
 	void *thread_arg;
 };
 
@@ -59,7 +61,10 @@ struct pack_chunk {
 
 /* Queues a copy of *c; the pages themselves are read until pack_settle returns. Waits for room. */
 MUST_USE struct err *pack_put(struct pack *p, const struct pack_chunk *c);
-/* Waits until all page memory given so far has been read; the writer may still be busy. */
+/*
+ * Waits until all page memory given so far has been read; the writer may still be busy. After an
+ * error, too, no page memory is read any more.
+ */
 MUST_USE struct err *pack_settle(struct pack *p);
 /* Settles, queues the open frames, then the end. No pack_put after it. */
 MUST_USE struct err *pack_finish(struct pack *p);

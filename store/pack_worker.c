@@ -1,0 +1,274 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A compressor thread: turns chunks into leaves and fills frames. See pack.h.
+ *
+ * A worker fills frames of its own that stay open from chunk to chunk. It keeps FRAMES_OPEN of them
+ * and puts a sub-frame into the fullest that has room, so that little of a frame stays unused.
+ */
+#include <errno.h>
+#include <pthread.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+
+#include "store/pack_internal.h"
+
+#ifndef FRAMES_OPEN
+#define FRAMES_OPEN 2u
+#endif
+
+struct worker {
+	struct pack *p;
+	struct zcodec *z;
+	struct sha256_ctx *sha;
+	struct wbuf record; /* the leaf being encoded */
+	struct leaf leaf;
+	struct hash128 digest[LEAF_PAGES];
+	struct pack_stats add;           /* of the chunk at hand */
+	uint8_t gather[FRAME_SUB_BYTES]; /* pages that do not lie together in memory */
+	uint8_t scratch[FRAME_SUB_BYTES];
+	bool open[FRAMES_OPEN]; /* is frame[i] begun, and not empty */
+	struct frame_builder frame[FRAMES_OPEN];
+};
+
+/* Hands a frame over to the consumer; frame[i] is closed after it. */
+static struct err *emit_frame(struct worker *w, unsigned i)
+{
+	struct pack_out *out;
+	TRY(pack_out_get(w->p, PACK_FRAME, FRAME_BYTES_MAX, &out));
+	out->id = w->frame[i].id;
+	out->pages = w->frame[i].nslots;
+	out->len = frame_builder_finish(&w->frame[i], out->data);
+	w->open[i] = false;
+	pack_out_push(w->p, out);
+	return NULL;
+}
+
+/* The open frame with the most bytes; FRAMES_OPEN if one is free for a new frame. */
+static unsigned fullest(const struct worker *w)
+{
+	unsigned best = 0;
+	for (unsigned i = 0; i < FRAMES_OPEN; i++) {
+		if (!w->open[i]) {
+			return FRAMES_OPEN;
+		}
+		if (frame_builder_bytes(&w->frame[i]) > frame_builder_bytes(&w->frame[best])) {
+			best = i;
+		}
+	}
+	return best;
+}
+
+/* Tries the open frames, fullest first. */
+static bool add_to_open(struct worker *w, const struct frame_sub_in *in, uint64_t *ret_frame,
+			unsigned *ret_slot)
+{
+	bool tried[FRAMES_OPEN] = { false };
+	for (unsigned round = 0; round < FRAMES_OPEN; round++) {
+		unsigned best = FRAMES_OPEN;
+		for (unsigned i = 0; i < FRAMES_OPEN; i++) {
+			if (w->open[i] && !tried[i] &&
+			    (best == FRAMES_OPEN || frame_builder_bytes(&w->frame[i]) >
+							    frame_builder_bytes(&w->frame[best]))) {
+				best = i;
+			}
+		}
+		if (best == FRAMES_OPEN) {
+			return false;
+		}
+		if (frame_builder_add(&w->frame[best], in, ret_slot)) {
+			*ret_frame = w->frame[best].id;
+			return true;
+		}
+		tried[best] = true;
+	}
+	return false;
+}
+
+/* Puts a sub-frame into an open frame, or a new one. */
+static struct err *place_sub(struct worker *w, const struct frame_sub_in *in, uint64_t *ret_frame,
+			     unsigned *ret_slot)
+{
+	if (add_to_open(w, in, ret_frame, ret_slot)) {
+		return NULL;
+	}
+	unsigned i = fullest(w);
+	if (i < FRAMES_OPEN) {
+		TRY(emit_frame(w, i));
+	} else {
+		for (i = 0; w->open[i]; i++) {
+		}
+	}
+	uint64_t id = 0;
+	TRY(w->p->opts.next_id(w->p->opts.arg, PACK_ID_FRAME, &id));
+	frame_builder_begin(&w->frame[i], w->p->opts.uuid, id);
+	w->open[i] = true;
+	BUG_ON(!frame_builder_add(&w->frame[i], in, ret_slot));
+	*ret_frame = id;
+	return NULL;
+}
+
+/* Compresses pages index[0..n) of the chunk as one sub-frame and notes where they are. */
+static struct err *store_pages(struct worker *w, const struct pack_chunk *c, const uint16_t *index,
+			       unsigned n)
+{
+	const uint8_t *pages = c->page[index[0]];
+	struct hash128 digest[FRAME_SUB_PAGES];
+	bool together = true;
+	for (unsigned i = 0; i < n; i++) {
+		together = together && c->page[index[i]] == pages + (size_t)i * PAGE_BYTES;
+	}
+	for (unsigned i = 0; i < n && !together; i++) {
+		memcpy(w->gather + (size_t)i * PAGE_BYTES, c->page[index[i]], PAGE_BYTES);
+	}
+	if (!together) {
+		pages = w->gather;
+	}
+	for (unsigned i = 0; i < n; i++) {
+		digest[i] = hash_xxh3_128(pages + (size_t)i * PAGE_BYTES, PAGE_BYTES);
+		w->digest[index[i]] = digest[i];
+	}
+	struct frame_sub_in in;
+	uint64_t frame = 0;
+	unsigned slot = 0;
+	TRY(frame_sub_pack(w->z, pages, n, digest, w->scratch, &in));
+	TRY(place_sub(w, &in, &frame, &slot));
+	for (unsigned i = 0; i < n; i++) {
+		w->leaf.ref[index[i]] = (struct page_ref){ .frame = frame, .v = slot + i };
+	}
+	w->add.pages_stored += n;
+	return NULL;
+}
+
+/* True when the page is one repeated 8-byte value. memcmp ends at the first difference. */
+static bool page_value(const void *page, uint64_t *ret_v)
+{
+	uint64_t v;
+	memcpy(&v, page, sizeof(v));
+	if (memcmp(page, (const uint8_t *)page + sizeof(v), PAGE_BYTES - sizeof(v)) != 0) {
+		return false;
+	}
+	*ret_v = v;
+	return true;
+}
+
+/* Reads all pages of the chunk into w->leaf, w->digest and frames. */
+static struct err *read_chunk(struct worker *w, const struct pack_chunk *c)
+{
+	uint16_t group[FRAME_SUB_PAGES];
+	unsigned n = 0;
+	for (unsigned i = 0; i < LEAF_PAGES; i++) {
+		uint64_t v = 0;
+		w->leaf.ref[i] = (struct page_ref){ .frame = 0, .v = 0 };
+		w->digest[i] = w->p->zero.page;
+		if (c->page[i] == NULL) {
+			continue;
+		}
+		if (!page_value(c->page[i], &v)) {
+			group[n++] = (uint16_t)i;
+			if (n == FRAME_SUB_PAGES) {
+				TRY(store_pages(w, c, group, n));
+				n = 0;
+			}
+		} else if (v == 0) {
+			w->add.pages_zero++;
+		} else {
+			w->leaf.ref[i].v = v;
+			w->digest[i] = page_value_digest(v);
+			w->add.pages_value++;
+		}
+	}
+	return n > 0 ? store_pages(w, c, group, n) : NULL;
+}
+
+/* Encodes w->leaf, which is not all zero, and hands it over. */
+static struct err *emit_leaf(struct worker *w, uint64_t map, uint64_t index)
+{
+	struct pack_out *out;
+	uint64_t id = 0;
+	TRY(w->p->opts.next_id(w->p->opts.arg, PACK_ID_LEAF, &id));
+	w->leaf.id = id;
+	w->leaf.digest = leaf_digest(w->sha, w->digest);
+	leaf_encode(&w->record, w->p->opts.uuid, &w->leaf);
+	TRY(wbuf_check(&w->record));
+	TRY(pack_out_get(w->p, PACK_LEAF, w->record.len, &out));
+	out->id = id;
+	out->map = map;
+	out->leaf = index;
+	out->digest = w->leaf.digest;
+	out->len = w->record.len;
+	memcpy(out->data, w->record.p, w->record.len);
+	pack_out_push(w->p, out);
+	return NULL;
+}
+
+static struct err *work(struct worker *w)
+{
+	struct pack *p = w->p;
+	TRY(zcodec_new(p->opts.level, &w->z));
+	w->sha = sha256_new();
+	w->record = wbuf_make(LEAF_BYTES_MAX);
+	for (;;) {
+		struct pack_job *job;
+		TRY(pack_next_job(p, &job));
+		if (job == NULL) {
+			break;
+		}
+		uint64_t map = job->chunk.map;
+		uint64_t index = job->chunk.leaf;
+		w->add = (struct pack_stats){ 0 };
+		struct err *e = read_chunk(w, &job->chunk);
+		pack_job_read(p, job, &w->add); /* also on error: settle waits for it */
+		TRY(e);
+		if (!leaf_is_zero(&w->leaf)) {
+			TRY(emit_leaf(w, map, index));
+		}
+	}
+	for (unsigned i = 0; i < FRAMES_OPEN; i++) {
+		if (w->open[i]) {
+			TRY(emit_frame(w, i));
+		}
+	}
+	return NULL;
+}
+
+static void thread_setup(const struct pack_opts *o)
+{
+	pthread_setname_np(pthread_self(), "tpack");
+	if (o->nice != 0) {
+		/* For a thread, 0 means this thread. A refusal only costs politeness. */
+		errno = 0;
+		int now = getpriority(PRIO_PROCESS, 0);
+		if (errno == 0) {
+			(void)setpriority(PRIO_PROCESS, 0, now + o->nice);
+		}
+	}
+	if (o->thread_init != NULL) {
+		o->thread_init(o->thread_arg);
+	}
+}
+
+void *pack_worker_main(void *arg)
+{
+	struct pack *p = arg;
+	thread_setup(&p->opts);
+	struct err *e;
+	struct worker *w =
+		mmap(NULL, sizeof(*w), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (w == MAP_FAILED) {
+		e = ERR_SYSNO(ENOMEM, "%zu bytes for a compressor thread", sizeof(*w));
+	} else {
+		w->p = p;
+		e = work(w);
+		wbuf_done(&w->record);
+		sha256_free(w->sha);
+		zcodec_free(w->z);
+		munmap(w, sizeof(*w));
+	}
+	if (e != NULL) {
+		pack_cancel(p, e);
+		err_free(e);
+	}
+	pack_worker_gone(p);
+	return NULL;
+}
