@@ -29,6 +29,7 @@ DEFINE_SCOPE(struct kvm_vm, kvm_vm_free)
 
 int kvm_vm_fd(const struct kvm_vm *vm);  /* for kvm_vcpu.c and kvm_state.c only */
 int kvm_vm_kvm(const struct kvm_vm *vm); /* the /dev/kvm descriptor */
+const struct gmem *kvm_vm_gmem(const struct kvm_vm *vm); /* borrowed; for kvm_state_vcpu.c */
 /* KVM_IRQ_LINE: level of a GSI. */
 MUST_USE struct err *kvm_vm_irq_line(struct kvm_vm *vm, unsigned gsi, bool level);
 

@@ -1,0 +1,321 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Guest memory on one memfd. See gmem.h. Built by core; used by devices, boot, the snapshot engine
+ * and KVM's memory slots, on any thread.
+ *
+ * The memfd holds guest RAM without the device hole: file offset = gpa below GMEM_LOW_END, and
+ * gpa - (GMEM_HIGH_START - GMEM_LOW_END) above. It is mapped once, so both regions lie side by side
+ * in this process; nobody outside may rely on that.
+ *
+ * Invariants: I1 a region is inside the file and inside the mapping. I2 a dirty bit is set after
+ * the bytes were written, by a locked instruction: a collector that clears the bit and then reads
+ * the page sees the bytes.
+ */
+#include "core/gmem.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdatomic.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+
+#include "core/base/io.h"
+
+enum { BITS_PER_WORD = 64 };
+
+struct region {
+	uint64_t base;
+	uint64_t len_bytes;
+	uint64_t fd_offset;
+	uint8_t *host;
+	_Atomic uint64_t *dirty; /* owned, one bit per page */
+};
+
+struct gmem {
+	uint64_t bytes;
+	struct fd fd;
+	uint8_t *map; /* MAP_FAILED when there is none */
+	unsigned n;
+	struct region r[GMEM_REGIONS_MAX];
+};
+
+static uint64_t words_of(uint64_t len_bytes)
+{
+	return (len_bytes / PAGE_BYTES + BITS_PER_WORD - 1) / BITS_PER_WORD;
+}
+
+static struct err *region_add(struct gmem *g, uint64_t base, uint64_t len_bytes, uint64_t off)
+{
+	struct region *r = &g->r[g->n];
+	r->base = base;
+	r->len_bytes = len_bytes;
+	r->fd_offset = off;
+	r->host = g->map + off;
+	r->dirty = calloc(words_of(len_bytes), sizeof(*r->dirty));
+	ENSURE(r->dirty != NULL, ERR_SYS, "guest memory: no memory for dirty bits");
+	g->n++;
+	return NULL;
+}
+
+static struct err *check_size(uint64_t bytes)
+{
+	ENSURE(bytes % PAGE_BYTES == 0, ERR_LIMIT,
+	       "guest memory of %llu bytes is no multiple of %u: round it",
+	       (unsigned long long)bytes, PAGE_BYTES);
+	ENSURE(bytes >= GMEM_MIN_BYTES, ERR_LIMIT,
+	       "guest memory of %llu bytes is below the least, %llu MiB: give more",
+	       (unsigned long long)bytes, GMEM_MIN_BYTES / MIB);
+	long pages = sysconf(_SC_PHYS_PAGES);
+	long unit = sysconf(_SC_PAGESIZE);
+	ENSURE(pages > 0 && unit > 0, ERR_SYS, "guest memory: the host's memory size is unknown");
+	uint64_t host = (uint64_t)pages * (uint64_t)unit;
+	ENSURE(bytes <= host, ERR_LIMIT,
+	       "guest memory of %llu MiB is more than this host has, %llu MiB: give less",
+	       (unsigned long long)(bytes / MIB), (unsigned long long)(host / MIB));
+	return NULL;
+}
+
+struct err *gmem_new(uint64_t bytes, struct gmem **ret_gmem)
+{
+	TRY(check_size(bytes));
+	SCOPE(gmem_freep) struct gmem *g = calloc(1, sizeof(*g));
+	ENSURE(g != NULL, ERR_SYS, "guest memory: out of memory");
+	g->map = MAP_FAILED;
+	g->bytes = bytes;
+	g->fd.n = memfd_create("torpor-guest", MFD_CLOEXEC);
+	if (g->fd.n < 0) {
+		return ERR_ERRNO("guest memory: memfd_create");
+	}
+	if (ftruncate(g->fd.n, (off_t)bytes) < 0) {
+		return ERR_ERRNO("guest memory: sizing the memfd to %llu bytes",
+				 (unsigned long long)bytes);
+	}
+	/* NORESERVE: pages are paid for when touched, as on real hardware the guest may never do.
+	 */
+	g->map = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, g->fd.n, 0);
+	if (g->map == MAP_FAILED) {
+		return ERR_ERRNO("guest memory: mapping %llu bytes", (unsigned long long)bytes);
+	}
+	uint64_t low = MIN(bytes, (uint64_t)GMEM_LOW_END);
+	TRY(region_add(g, 0, low, 0));
+	if (bytes > low) {
+		TRY(region_add(g, GMEM_HIGH_START, bytes - low, low));
+	}
+	*ret_gmem = MOVE(g);
+	return NULL;
+}
+
+void gmem_free(struct gmem *g)
+{
+	if (g == NULL) {
+		return;
+	}
+	for (unsigned i = 0; i < g->n; i++) {
+		free(g->r[i].dirty);
+	}
+	if (g->map != MAP_FAILED) {
+		munmap(g->map, g->bytes);
+	}
+	fd_close(&g->fd);
+	free(g);
+}
+
+uint64_t gmem_bytes(const struct gmem *g)
+{
+	return g->bytes;
+}
+
+unsigned gmem_nregions(const struct gmem *g)
+{
+	return g->n;
+}
+
+struct gmem_region gmem_region(const struct gmem *g, unsigned i)
+{
+	BUG_ON(i >= g->n);
+	const struct region *r = &g->r[i];
+	return (struct gmem_region){
+		.base = GPA(r->base),
+		.len_bytes = r->len_bytes,
+		.fd = g->fd.n,
+		.fd_offset = r->fd_offset,
+		.host = r->host,
+	};
+}
+
+uint64_t gmem_gfn_end(const struct gmem *g)
+{
+	const struct region *r = &g->r[g->n - 1];
+	return (r->base + r->len_bytes) >> PAGE_SHIFT;
+}
+
+/* The region that holds gpa; *ret_off is the offset in it, *ret_left what is left from there. */
+static const struct region *find(const struct gmem *g, uint64_t gpa, uint64_t *ret_off,
+				 uint64_t *ret_left)
+{
+	for (unsigned i = 0; i < g->n; i++) {
+		const struct region *r = &g->r[i];
+		if (gpa >= r->base && gpa - r->base < r->len_bytes) {
+			*ret_off = gpa - r->base;
+			*ret_left = r->len_bytes - *ret_off;
+			return r;
+		}
+	}
+	return NULL;
+}
+
+void *gmem_at(const struct gmem *g, gpa_t gpa, uint64_t len_bytes)
+{
+	uint64_t off;
+	uint64_t left;
+	const struct region *r = find(g, gpa.v, &off, &left);
+	if (r == NULL || len_bytes > left) {
+		return NULL;
+	}
+	return r->host + off;
+}
+
+static void mark(const struct region *r, uint64_t off, uint64_t len_bytes)
+{
+	if (len_bytes == 0) {
+		return;
+	}
+	uint64_t last = (off + len_bytes - 1) >> PAGE_SHIFT;
+	for (uint64_t p = off >> PAGE_SHIFT; p <= last; p++) {
+		/* I2; the partner is the exchange in gmem_fetch_dirty. */
+		atomic_fetch_or(&r->dirty[p / BITS_PER_WORD], 1ull << (p % BITS_PER_WORD));
+	}
+}
+
+/* Is every byte of the range RAM? Before anything is copied, so that a bad range copies nothing. */
+static struct err *check_range(const struct gmem *g, gpa_t gpa, uint64_t len_bytes)
+{
+	uint64_t at = gpa.v;
+	uint64_t todo = len_bytes;
+	while (todo > 0) {
+		uint64_t off;
+		uint64_t left;
+		ENSURE(find(g, at, &off, &left) != NULL, ERR_GUEST,
+		       "guest address 0x%llx (range 0x%llx, %llu bytes) is no RAM",
+		       (unsigned long long)at, (unsigned long long)gpa.v,
+		       (unsigned long long)len_bytes);
+		uint64_t n = MIN(todo, left);
+		/* Cannot wrap: a region ends far below 2^64. */
+		at += n;
+		todo -= n;
+	}
+	return NULL;
+}
+
+struct err *gmem_read(const struct gmem *g, gpa_t gpa, void *ret, uint64_t len_bytes)
+{
+	TRY(check_range(g, gpa, len_bytes));
+	uint8_t *out = ret;
+	while (len_bytes > 0) {
+		uint64_t off = 0;
+		uint64_t left = 0;
+		const struct region *r = find(g, gpa.v, &off, &left);
+		BUG_ON(r == NULL);
+		uint64_t n = MIN(len_bytes, left);
+		memcpy(out, r->host + off, n);
+		out += n;
+		gpa.v += n;
+		len_bytes -= n;
+	}
+	return NULL;
+}
+
+struct err *gmem_write(struct gmem *g, gpa_t gpa, const void *p, uint64_t len_bytes)
+{
+	TRY(check_range(g, gpa, len_bytes));
+	const uint8_t *in = p;
+	while (len_bytes > 0) {
+		uint64_t off = 0;
+		uint64_t left = 0;
+		const struct region *r = find(g, gpa.v, &off, &left);
+		BUG_ON(r == NULL);
+		uint64_t n = MIN(len_bytes, left);
+		memcpy(r->host + off, in, n);
+		mark(r, off, n);
+		in += n;
+		gpa.v += n;
+		len_bytes -= n;
+	}
+	return NULL;
+}
+
+void gmem_mark_dirty(struct gmem *g, gpa_t gpa, uint64_t len_bytes)
+{
+	while (len_bytes > 0) {
+		uint64_t off = 0;
+		uint64_t left = 0;
+		const struct region *r = find(g, gpa.v, &off, &left);
+		/* Callers got the range from gmem_at, which checked it. */
+		BUG_ON(r == NULL);
+		uint64_t n = MIN(len_bytes, left);
+		mark(r, off, n);
+		gpa.v += n;
+		len_bytes -= n;
+	}
+}
+
+void gmem_fetch_dirty(struct gmem *g, unsigned i, uint64_t *bits)
+{
+	BUG_ON(i >= g->n);
+	struct region *r = &g->r[i];
+	uint64_t n = words_of(r->len_bytes);
+	for (uint64_t w = 0; w < n; w++) {
+		/* Most words are zero: the plain load keeps the line shared. */
+		if (atomic_load(&r->dirty[w]) != 0) {
+			bits[w] |= atomic_exchange(&r->dirty[w], 0);
+		}
+	}
+}
+
+struct err *gmem_clear(struct gmem *g)
+{
+	int rc;
+	do {
+		rc = fallocate(g->fd.n, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0,
+			       (off_t)g->bytes);
+	} while (rc < 0 && errno == EINTR);
+	if (rc < 0) {
+		return ERR_ERRNO("guest memory: giving back %llu bytes",
+				 (unsigned long long)g->bytes);
+	}
+	/* Every page may have changed, and KVM's log knows nothing of it. */
+	for (unsigned i = 0; i < g->n; i++) {
+		mark(&g->r[i], 0, g->r[i].len_bytes);
+	}
+	return NULL;
+}
+
+struct err *gmem_place(struct gmem *g, gfn_t gfn, const void *pages, uint64_t npages)
+{
+	uint64_t off;
+	uint64_t left;
+	uint64_t gpa;
+	uint64_t len;
+	const struct region *r = NULL;
+	if (!MUL_OVERFLOWS(gfn.v, (uint64_t)PAGE_BYTES, &gpa) &&
+	    !MUL_OVERFLOWS(npages, (uint64_t)PAGE_BYTES, &len)) {
+		r = find(g, gpa, &off, &left);
+	}
+	/* The frame numbers come from a snapshot, so this is no BUG_ON. */
+	ENSURE(r != NULL && len <= left, ERR_CORRUPT,
+	       "%llu pages at guest frame 0x%llx are not in this VM's memory",
+	       (unsigned long long)npages, (unsigned long long)gfn.v);
+	struct err *e = io_pwrite_full(g->fd.n, pages, len, r->fd_offset + off);
+	return err_wrap(e, "guest memory at frame 0x%llx", (unsigned long long)gfn.v);
+}
+
+struct err *gmem_allocated(const struct gmem *g, uint64_t *ret_bytes)
+{
+	struct stat st;
+	if (fstat(g->fd.n, &st) < 0) {
+		return ERR_ERRNO("guest memory: size of the memfd");
+	}
+	*ret_bytes = (uint64_t)st.st_blocks * 512u; /* stat(2): always 512-byte units */
+	return NULL;
+}
