@@ -53,6 +53,11 @@ struct snap_vm_ops {
 	void (*thaw)(void *self);
 	/* Between device park and fetch: interrupts on their way reach the irqchip. May be NULL. */
 	struct err *(*flush_irqs)(void *self);
+	/*
+	 * XSAVE components that the guest can have in use (those its CPUID shows, or its XCR0 values),
+	 * while frozen. NULL: all that the host has. May be NULL.
+	 */
+	uint64_t (*xcr0_used)(void *self);
 };
 
 struct snap_vm {
@@ -71,7 +76,8 @@ struct snap_vm {
 };
 
 struct snap_progress {
-	/* Called now and then from the taking or loading thread; may be NULL. */
+	/* Called now and then, never twice at once, from the thread that takes or loads or from one
+	 * of the store's; units are bytes. May be NULL. */
 	void (*fn)(void *arg, const char *step, uint64_t done, uint64_t total);
 	void *arg;
 };
@@ -87,7 +93,7 @@ struct snap_result {
 	uint64_t snap_id;
 	uint64_t number;
 	uint64_t frozen_at_ns;
-	uint64_t pause_us; /* freeze to thaw, host clock; 0 if it was suspended anyway */
+	uint64_t pause_us; /* freeze to thaw, host clock; core sets 0 for a VM suspended before */
 	uint64_t elapsed_us;
 	uint64_t pages_stored;
 	uint64_t bytes_stored;

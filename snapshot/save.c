@@ -1,0 +1,258 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Takes one snapshot. Called by core on the thread of the take; docs/snapshot.md tells the steps.
+ *
+ * Everything that can be refused is refused before the freeze; the guest runs on as soon as its
+ * memory has been read; only then is the rest written and published. struct take holds what was
+ * done, and take_done undoes exactly that, so every error path is one return.
+ */
+#include <string.h>
+
+#include "core/base/clock.h"
+#include "snapshot/keep.h"
+#include "snapshot/manifest.h"
+#include "snapshot/pages.h"
+#include "snapshot/quiesce.h"
+
+struct take {
+	struct store *store;
+	const struct snap_vm *vm;
+	const struct snap_take_opts *opts;
+	const char *tag; /* never NULL */
+	uint64_t started_mono_ns;
+	struct manifest *manifest;
+	struct family *family;
+	bool made_family; /* remove it again on failure */
+	struct keep_plan plan;
+	struct session *session;
+	struct quiesce quiesce;
+	struct wbuf records; /* all part records, one behind the other */
+	size_t *record_end;  /* end of record i in records */
+	/* Catalog row as it is to be, and what stood there before. */
+	bool registered; /* undo on failure */
+	bool had_row, had_holder;
+	struct store_vm row, old_row, old_holder;
+	bool published;
+};
+
+/* Puts the catalog back: a take that failed leaves no trace. */
+static void unregister(struct take *t)
+{
+	struct err *e = t->had_row ? store_vm_put(t->store, &t->old_row)
+				   : store_vm_forget(t->store, t->vm->uuid);
+	if (e == NULL && t->had_holder) {
+		e = store_vm_put(t->store, &t->old_holder);
+	}
+	if (e != NULL) {
+		err_drop(e, "a row without snapshots lists nothing; the first error is told");
+	}
+}
+
+static void take_done(struct take *t)
+{
+	quiesce_done(&t->quiesce);
+	session_free(t->session);
+	if (!t->published && t->registered) {
+		unregister(t);
+	}
+	family_close(t->family);
+	if (!t->published && t->made_family) {
+		struct err *e = family_remove_empty(t->store, t->vm->family);
+		if (e != NULL) {
+			err_drop(e, "an empty family is found by the next collection");
+		}
+	}
+	wbuf_done(&t->records);
+	free(t->record_end);
+	free(t->manifest);
+}
+
+/* ---- before the freeze ---- */
+
+static struct err *check_tag(struct take *t)
+{
+	size_t len = strlen(t->tag);
+	ENSURE(len <= NAME_BYTES_MAX, ERR_USAGE, "tag of %zu bytes, at most %u are possible", len,
+	       NAME_BYTES_MAX);
+	if (len == 0) {
+		return NULL;
+	}
+	ENSURE(strspn(t->tag, "0123456789") != len, ERR_USAGE,
+	       "tag %s: a tag of digits alone would read as a number", t->tag);
+	SCOPE(freep) struct snap_info *infos = NULL;
+	size_t n = 0;
+	TRY(family_snaps(t->family, &infos, &n));
+	for (size_t i = 0; i < n; i++) {
+		ENSURE(memcmp(infos[i].vm, t->vm->uuid, sizeof(infos[i].vm)) != 0 ||
+			       strcmp(infos[i].tag, t->tag) != 0,
+		       ERR_NOT_NOW, "%s has a snapshot with tag %s already (number %llu)",
+		       t->vm->name, t->tag, (unsigned long long)infos[i].number);
+	}
+	return NULL;
+}
+
+/* Reads the catalog; the row itself is written just before the publish. */
+static struct err *look_up(struct take *t)
+{
+	const struct snap_vm *vm = t->vm;
+	ENSURE(strlen(vm->name) >= 1 && strlen(vm->name) <= NAME_BYTES_MAX, ERR_USAGE,
+	       "VM name of %zu bytes, 1..%u are possible", strlen(vm->name), NAME_BYTES_MAX);
+	TRY(store_vm_by_uuid(t->store, vm->uuid, &t->had_row, &t->old_row));
+	ENSURE(!t->had_row || memcmp(t->old_row.family, vm->family, sizeof(vm->family)) == 0,
+	       ERR_CORRUPT, "the store's catalog has %s in another family", vm->name);
+	TRY(store_vm_by_name(t->store, vm->name, &t->had_holder, &t->old_holder));
+	if (t->had_holder && memcmp(t->old_holder.uuid, vm->uuid, sizeof(vm->uuid)) == 0) {
+		t->had_holder = false; /* it is this VM's own row */
+	}
+	memcpy(t->row.uuid, vm->uuid, sizeof(t->row.uuid));
+	memcpy(t->row.family, vm->family, sizeof(t->row.family));
+	memcpy(t->row.name, vm->name, strlen(vm->name) + 1);
+	t->row.holds_name = true;
+	t->row.created_ns = t->had_row ? t->old_row.created_ns : clock_real_ns();
+	return NULL;
+}
+
+static struct err *open_family(struct take *t)
+{
+	struct err *e = family_open(t->store, t->vm->family, false, &t->family);
+	if (e == NULL || err_class(e) != ERR_NOTFOUND) {
+		return e;
+	}
+	err_drop(e, "first snapshot of the family");
+	TRY(family_open(t->store, t->vm->family, true, &t->family));
+	t->made_family = true;
+	return NULL;
+}
+
+static struct err *prepare(struct take *t)
+{
+	static const uint8_t no_user[32] = { 0 };
+	const struct snap_vm *vm = t->vm;
+	struct manifest *m = t->manifest = calloc(1, sizeof(*m));
+	t->record_end = calloc(vm->nparts, sizeof(*t->record_end));
+	ENSURE(m != NULL && t->record_end != NULL, ERR_SYS, "out of memory");
+	t->records = wbuf_make((size_t)(vm->nparts * PART_BYTES_MAX));
+	TRY(quiesce_init(&t->quiesce, vm));
+	ENSURE(vm->config.len > 0 && vm->config.len <= BLOB_BYTES_MAX, ERR_LIMIT,
+	       "configuration of %zu bytes, 1..%llu are possible", vm->config.len, BLOB_BYTES_MAX);
+	TRY(look_up(t));
+	TRY(open_family(t));
+	TRY(check_tag(t));
+	manifest_text(m->torpor, sizeof(m->torpor), TORPOR_VERSION);
+	manifest_text(m->vm_name, sizeof(m->vm_name), vm->name);
+	manifest_set_regions(m, vm->gmem);
+	TRY(keep_plan(t->family, vm, t->opts->cancel, m, &t->plan));
+
+	struct session_opts opts = { 0 };
+	TRY(gmem_allocated(vm->gmem, &opts.expect_bytes));
+	opts.expect_bytes += t->plan.write_bytes;
+	TRY(session_open(t->family, &opts, &t->session));
+	TRY(keep_write(&t->plan, t->session, m, t->opts->cancel, &t->opts->progress));
+	TRY(session_map_begin(t->session, "memory", gmem_gfn_end(vm->gmem) * PAGE_BYTES, no_user));
+	return pages_check_cancel(t->opts->cancel);
+}
+
+/* ---- while the guest stands still ---- */
+
+static struct err *encode_parts(struct take *t)
+{
+	struct manifest *m = t->manifest;
+	for (size_t i = 0; i < t->vm->nparts; i++) {
+		const struct snap_part *p = t->vm->parts[i];
+		BUG_ON(strcmp(p->name, p->desc->name) != 0);
+		TRY(desc_encode(p->desc, p->instance, p->state, &t->records));
+		t->record_end[i] = t->records.len;
+		manifest_text(m->parts[i].name, sizeof(m->parts[i].name), p->name);
+		m->parts[i].instance = p->instance;
+		m->parts[i].version = p->desc->version;
+	}
+	m->nparts = (uint32_t)t->vm->nparts;
+	manifest_set_host(m, t->vm);
+	return NULL;
+}
+
+static struct err *read_guest(struct take *t)
+{
+	TRY(encode_parts(t));
+	return pages_save(t->session, t->vm->gmem, t->opts->cancel, &t->opts->progress);
+}
+
+static struct err *take_frozen(struct take *t)
+{
+	TRY(quiesce_begin(&t->quiesce));
+	struct err *e = read_guest(t);
+	/* On failure too: no compressor may read guest memory once the guest runs. */
+	e = err_first(e, session_settle(t->session));
+	quiesce_end(&t->quiesce);
+	return e;
+}
+
+/* ---- the guest runs again ---- */
+
+static struct err *put_blobs(struct take *t)
+{
+	SCOPE(wbuf_done) struct wbuf out = wbuf_make(PART_BYTES_MAX);
+	TRY(desc_encode(&manifest_desc, 0, t->manifest, &out));
+	TRY(session_blob(t->session, SNAP_BLOB_MANIFEST, 0, out.p, out.len));
+	TRY(session_blob(t->session, SNAP_BLOB_CONFIG, 0, t->vm->config.p, t->vm->config.len));
+	size_t start = 0;
+	for (size_t i = 0; i < t->vm->nparts; i++) {
+		TRY(session_blob(t->session, SNAP_BLOB_PART, (uint16_t)i, t->records.p + start,
+				 t->record_end[i] - start));
+		start = t->record_end[i];
+	}
+	return NULL;
+}
+
+static struct err *register_vm(struct take *t)
+{
+	if (t->had_row && t->old_row.holds_name && strcmp(t->old_row.name, t->row.name) == 0) {
+		return NULL;
+	}
+	TRY(store_vm_put(t->store, &t->row));
+	t->registered = true;
+	return NULL;
+}
+
+static struct err *publish(struct take *t, struct snap_result *ret_result)
+{
+	struct snap_meta meta = {
+		.frozen_at_ns = t->quiesce.frozen_at_ns,
+		.parent = t->vm->parent,
+	};
+	struct snap_info info;
+	TRY(session_map_end(t->session));
+	TRY(put_blobs(t));
+	TRY(pages_check_cancel(t->opts->cancel));
+	TRY(register_vm(t));
+	memcpy(meta.vm, t->vm->uuid, sizeof(meta.vm));
+	memcpy(meta.tag, t->tag, strlen(t->tag) + 1);
+	TRY(session_publish(t->session, &meta, &info));
+	t->published = true;
+	*ret_result = (struct snap_result){
+		.snap_id = info.id,
+		.number = info.number,
+		.frozen_at_ns = t->quiesce.frozen_at_ns,
+		.pause_us = t->quiesce.pause_us,
+		.elapsed_us = (clock_mono_ns() - t->started_mono_ns) / 1000,
+		.pages_stored = info.pages_stored,
+		.bytes_stored = info.bytes_stored,
+	};
+	return NULL;
+}
+
+struct err *snap_take(struct store *s, const struct snap_vm *vm, const struct snap_take_opts *opts,
+		      struct snap_result *ret_result)
+{
+	SCOPE(take_done)
+	struct take t = {
+		.store = s,
+		.vm = vm,
+		.opts = opts,
+		.tag = opts->tag != NULL ? opts->tag : "",
+		.started_mono_ns = clock_mono_ns(),
+	};
+	TRY(err_wrap(prepare(&t), "snapshot of %s", vm->name));
+	TRY(err_wrap(take_frozen(&t), "snapshot of %s", vm->name));
+	return err_wrap(publish(&t, ret_result), "snapshot of %s", vm->name);
+}
