@@ -1,0 +1,207 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Lock files of sessions, leases and directories. See holder.h; called by store/ on any thread. */
+#include "store/holder.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "core/base/hash.h"
+#include "core/base/io.h"
+
+enum {
+	HEX_LEN = 2 * HOLDER_ID_BYTES,
+	LOCK_TRIES_MAX = 1000, /* each try means that somebody removed the file just then */
+};
+
+static void id_hex(const uint8_t id[HOLDER_ID_BYTES], char out[HEX_LEN + 1])
+{
+	for (size_t i = 0; i < HOLDER_ID_BYTES; i++) {
+		snprintf(out + 2 * i, 3, "%02x", id[i]);
+	}
+}
+
+static bool hex_id(const char *name, uint8_t id[HOLDER_ID_BYTES])
+{
+	if (strlen(name) != HEX_LEN || strspn(name, "0123456789abcdef") != HEX_LEN) {
+		return false;
+	}
+	for (size_t i = 0; i < HOLDER_ID_BYTES; i++) {
+		unsigned v;
+		sscanf(name + 2 * i, "%2x", &v);
+		id[i] = (uint8_t)v;
+	}
+	return true;
+}
+
+/* One attempt; *ret_gone: the file was removed between opening and locking. */
+static struct err *lock_once(const char *path, enum holder_lock how, bool create,
+			     struct fd *ret_file, bool *ret_got, bool *ret_gone)
+{
+	SCOPE(fd_close) struct fd f = FD_NONE;
+	/* A shared lock needs no more than reading: it is also taken on a read-only file system. */
+	int flags = create ? O_RDWR | O_CREAT : how == HOLDER_SHARED ? O_RDONLY : O_RDWR;
+	TRY(io_open(path, flags, 0600, &f));
+	struct flock l = { .l_type = how == HOLDER_SHARED ? F_RDLCK : F_WRLCK,
+			   .l_whence = SEEK_SET };
+	int rc;
+	do {
+		rc = fcntl(f.n, how == HOLDER_TRY ? F_OFD_SETLK : F_OFD_SETLKW, &l);
+	} while (rc < 0 && errno == EINTR);
+	if (rc < 0 && how == HOLDER_TRY && (errno == EAGAIN || errno == EACCES)) {
+		*ret_got = false;
+		*ret_gone = false;
+		return NULL;
+	}
+	if (rc < 0) {
+		return ERR_ERRNO("locking %s", path);
+	}
+	struct stat mine;
+	struct stat there;
+	if (fstat(f.n, &mine) < 0) {
+		return ERR_ERRNO("%s", path);
+	}
+	if (stat(path, &there) < 0 || mine.st_ino != there.st_ino || mine.st_dev != there.st_dev) {
+		*ret_gone = true;
+		return NULL;
+	}
+	*ret_file = fd_move(&f);
+	*ret_got = true;
+	*ret_gone = false;
+	return NULL;
+}
+
+struct err *holder_lock_file(const char *path, enum holder_lock how, bool create,
+			     struct fd *ret_file, bool *ret_got)
+{
+	for (int i = 0; i < LOCK_TRIES_MAX; i++) {
+		bool gone;
+		TRY(lock_once(path, how, create, ret_file, ret_got, &gone));
+		if (!gone) {
+			return NULL;
+		}
+	}
+	return ERR(ERR_NOT_NOW, "%s: is removed again and again", path);
+}
+
+struct err *holder_take(const char *dir, const char *text, struct holder *ret_holder)
+{
+	struct holder h = { .file = FD_NONE };
+	int n = snprintf(h.dir, sizeof(h.dir), "%s", dir);
+	ENSURE(n > 0 && (size_t)n < sizeof(h.dir), ERR_USAGE, "path too long: %.64s...", dir);
+	TRY(uuid_make(h.id));
+	char hex[HEX_LEN + 1];
+	char path[4096];
+	id_hex(h.id, hex);
+	snprintf(path, sizeof(path), "%s/%s", dir, hex);
+	bool got;
+	TRY(holder_lock_file(path, HOLDER_ALONE, true, &h.file, &got));
+	struct err *e = io_pwrite_full(h.file.n, text, strlen(text), 0);
+	if (e != NULL) {
+		holder_drop(&h);
+		return err_wrap(e, "%s", path);
+	}
+	*ret_holder = h;
+	return NULL;
+}
+
+void holder_drop(struct holder *h)
+{
+	if (h->file.n < 0) {
+		return;
+	}
+	char hex[HEX_LEN + 1];
+	char path[4096];
+	id_hex(h->id, hex);
+	snprintf(path, sizeof(path), "%s/%s", h->dir, hex);
+	unlink(path); /* a file left behind is cleared by the next collection */
+	fd_close(&h->file);
+}
+
+/* Opens and asks; a dead holder's file is removed while its lock is ours, see holder_lock_file. */
+static struct err *probe(const char *path, bool clear, struct fd *ret_file, bool *ret_alive)
+{
+	SCOPE(fd_close) struct fd f = FD_NONE;
+	struct err *e = io_open(path, clear ? O_RDWR : O_RDONLY, 0, &f);
+	if (e != NULL && err_class(e) == ERR_NOTFOUND) {
+		err_drop(e, "an absent file is a dead holder");
+		*ret_alive = false;
+		return NULL;
+	}
+	TRY(e);
+	bool locked;
+	if (clear) {
+		bool got;
+		TRY(io_try_lock(f.n, &got));
+		locked = !got;
+		if (got) {
+			unlink(path);
+		}
+	} else {
+		TRY(io_is_locked(f.n, &locked));
+	}
+	*ret_alive = locked;
+	*ret_file = fd_move(&f);
+	return NULL;
+}
+
+struct err *holder_alive(const char *dir, const uint8_t id[HOLDER_ID_BYTES], bool clear,
+			 bool *ret_alive)
+{
+	char hex[HEX_LEN + 1];
+	char path[4096];
+	id_hex(id, hex);
+	int n = snprintf(path, sizeof(path), "%s/%s", dir, hex);
+	ENSURE(n > 0 && (size_t)n < sizeof(path), ERR_USAGE, "path too long: %.64s...", dir);
+	SCOPE(fd_close) struct fd f = FD_NONE;
+	return probe(path, clear, &f, ret_alive);
+}
+
+static void dir_closep(DIR **d)
+{
+	if (*d != NULL) {
+		closedir(*d);
+	}
+}
+
+struct err *holder_each(const char *dir, bool clear,
+			struct err *(*fn)(void *arg, const uint8_t id[HOLDER_ID_BYTES],
+					  const char *text),
+			void *arg)
+{
+	SCOPE(dir_closep) DIR *d = opendir(dir);
+	if (d == NULL) {
+		return ERR_ERRNO("%s", dir);
+	}
+	for (;;) {
+		errno = 0;
+		const struct dirent *ent = readdir(d);
+		if (ent == NULL) {
+			return errno == 0 ? NULL : ERR_ERRNO("%s", dir);
+		}
+		uint8_t id[HOLDER_ID_BYTES];
+		if (!hex_id(ent->d_name, id)) {
+			continue;
+		}
+		char path[4096];
+		int n = snprintf(path, sizeof(path), "%s/%s", dir, ent->d_name);
+		ENSURE(n > 0 && (size_t)n < sizeof(path), ERR_USAGE, "path too long: %.64s...",
+		       dir);
+		SCOPE(fd_close) struct fd f = FD_NONE;
+		bool alive;
+		TRY(probe(path, clear, &f, &alive));
+		if (!alive) {
+			continue;
+		}
+		char text[HOLDER_TEXT_MAX + 1];
+		ssize_t got = pread(f.n, text, HOLDER_TEXT_MAX, 0);
+		if (got < 0) {
+			return ERR_ERRNO("%s", path);
+		}
+		text[got] = 0;
+		TRY(fn(arg, id, text));
+	}
+}
