@@ -81,14 +81,19 @@ size_t frame_builder_bytes(const struct frame_builder *b)
 	return front_bytes(b->nsub, b->nslots) + b->payload_len;
 }
 
-bool frame_builder_add(struct frame_builder *b, const struct frame_sub_in *in, unsigned *ret_slot)
+bool frame_builder_fits(const struct frame_builder *b, const struct frame_sub_in *in)
 {
 	BUG_ON(in->npages == 0 || in->npages > FRAME_SUB_PAGES || in->stored_len == 0);
 	BUG_ON(in->raw ? in->stored_len != in->npages * PAGE_BYTES
 		       : in->stored_len >= in->npages * PAGE_BYTES);
-	if (b->nsub == FRAME_SUBS_MAX ||
-	    front_bytes(b->nsub + 1, b->nslots + in->npages) + b->payload_len + in->stored_len >
-		    FRAME_BYTES_MAX) {
+	return b->nsub < FRAME_SUBS_MAX &&
+	       front_bytes(b->nsub + 1, b->nslots + in->npages) + b->payload_len + in->stored_len <=
+		       FRAME_BYTES_MAX;
+}
+
+bool frame_builder_add(struct frame_builder *b, const struct frame_sub_in *in, unsigned *ret_slot)
+{
+	if (!frame_builder_fits(b, in)) {
 		return false;
 	}
 	memcpy(b->payload + b->payload_len, in->stored, in->stored_len);

@@ -51,6 +51,7 @@ struct frame_sub_in {
 	bool raw;
 	const struct hash128 *digest; /* npages page digests */
 };
+bool frame_builder_fits(const struct frame_builder *b, const struct frame_sub_in *in);
 /* False, with nothing changed, when it does not fit; an empty builder takes any. Otherwise its
  * pages become slots *ret_slot and up. */
 MUST_USE bool frame_builder_add(struct frame_builder *b, const struct frame_sub_in *in,
