@@ -37,7 +37,7 @@ struct take_job {
 	char tag[NAME_BYTES_MAX + 1];
 	life_take_done_fn *done;
 	void *arg;
-	bool froze;  /* freeze parked a running guest */
+	bool froze; /* freeze parked a running guest */
 	bool was_running;
 	bool cancel; /* read by the engine, written by life_stop (atomic access) */
 	struct err *e;
@@ -60,8 +60,9 @@ struct life {
 	struct machine *machine;
 	struct fd kernel;
 	struct fd initrd;
-	struct snap_image *image; /* what it was restored from; its lease keeps the files readable */
-	uint64_t parent;          /* snapshot this VM descends from */
+	struct snap_image
+		*image;  /* what it was restored from; its lease keeps the files readable */
+	uint64_t parent; /* snapshot this VM descends from */
 	int serial_in, serial_out, serial_listen;
 	bool start_paused;
 	bool threads_started;
@@ -154,9 +155,13 @@ static struct err *act_end(void *self, void *arg)
 }
 
 #define CELL(next_, action_)                                                                       \
-	{ .legal = true, .next = (next_), .on_fail = (next_), .action = (action_) }
+	{                                                                                          \
+		.legal = true, .next = (next_), .on_fail = (next_), .action = (action_)            \
+	}
 #define CELL_OR(next_, fail_, action_)                                                             \
-	{ .legal = true, .next = (next_), .on_fail = (fail_), .action = (action_) }
+	{                                                                                          \
+		.legal = true, .next = (next_), .on_fail = (fail_), .action = (action_)            \
+	}
 
 static const struct fsm_cell life_cells[LIFE__STATES][LIFE__EVENTS] = {
 	[LIFE_BUILT] = {
@@ -194,7 +199,7 @@ static const struct fsm_cell life_cells[LIFE__STATES][LIFE__EVENTS] = {
 };
 
 static const char *const life_state_names[LIFE__STATES] = {
-	[LIFE_BUILT] = "built",         [LIFE_RUNNING] = "running",
+	[LIFE_BUILT] = "built",           [LIFE_RUNNING] = "running",
 	[LIFE_VCPUS] = "vcpus-suspended", [LIFE_SUSPENDED] = "suspended",
 	[LIFE_ENDED] = "ended",
 };
@@ -237,7 +242,7 @@ static struct err *build_machine(struct life *l)
 	TRY(machine_new(&o, &l->machine));
 	l->threads_started = false;
 	struct snap_host facts;
-	machine_host_facts(l->machine, &facts);
+	TRY(machine_host_facts(l->machine, &facts));
 	snap_set_host(&facts);
 	return NULL;
 }
@@ -270,7 +275,7 @@ static struct err *load_kernel(struct life *l)
 static struct err *load_image(struct life *l, const struct life_opts *opts)
 {
 	struct snap_host facts;
-	machine_host_facts(l->machine, &facts);
+	TRY(machine_host_facts(l->machine, &facts));
 	TRY(snap_image_compat(l->image, &facts));
 	size_t n;
 	struct snap_part *const *parts = machine_parts(l->machine, &n);
@@ -478,8 +483,7 @@ static struct err *job_freeze(void *self)
 	TRY(machine_park_vcpus(l->machine));
 	struct err *e = NULL;
 	if (machine_has_request(l->machine)) {
-		e = ERR(ERR_NOT_NOW, "'%s' is just being reset or ends: try again",
-			l->config.name);
+		e = ERR(ERR_NOT_NOW, "'%s' is just being reset or ends: try again", l->config.name);
 	} else {
 		e = kvm_state_clock_hold(machine_kvm_state(l->machine));
 	}
@@ -647,8 +651,9 @@ static void job_wait(struct life *l)
 	pthread_join(job->thread, NULL);
 	err_drop(MOVE(job->e), "nobody is left to tell");
 	l->job = NULL;
-	/* The posted job_done may still be in the loop's queue: the loop is freed after life, and its
-	 * queue is not run any more; the job itself stays for it and is leaked at process end. */
+	/* The posted job_done may still be in the loop's queue: the loop is freed after life, and
+	 * its queue is not run any more; the job itself stays for it and is leaked at process end.
+	 */
 }
 
 bool life_take_progress(struct life *l, char *ret_step, size_t step_len, uint64_t *ret_done,

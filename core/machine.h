@@ -66,6 +66,6 @@ int machine_vcpu_tid(const struct machine *m, unsigned i); /* 0 before the threa
 const struct state_desc *machine_find_desc(const char *part_name);
 /* All tables, for docs/desc.lock and the coverage test. */
 const struct state_desc *const *machine_descs(size_t *ret_n);
-void machine_host_facts(struct machine *m, struct snap_host *ret);
+MUST_USE struct err *machine_host_facts(struct machine *m, struct snap_host *ret);
 
 #endif

@@ -6,11 +6,13 @@
  * Timers and descriptors live on the main loop; devices ask for them from any thread, so each
  * request is stored in the device's slot and applied by a call posted to the loop.
  */
+#include <stdio.h>
 #include <string.h>
 #include <sys/utsname.h>
 
 #include "core/base/clock.h"
 #include "core/base/log.h"
+#include "core/kvm_facts.h"
 #include "core/machine_internal.h"
 
 /* ---- calls into the main loop that survive the machine ---- */
@@ -278,13 +280,21 @@ void machine_host_done(struct machine *m)
 	}
 }
 
-void machine_host_facts(struct machine *m, struct snap_host *ret)
+struct err *machine_host_facts(struct machine *m, struct snap_host *ret)
 {
-	*ret = (struct snap_host){ 0 };
+	struct kvm_facts f;
+	TRY(kvm_facts_read(m->vm, m->vcpus[0], &f));
+	struct snap_host h = {
+		.tsc_khz = f.tsc_khz,
+		.tsc_scaling = f.tsc_scaling,
+		.software_kvm = f.software_kvm,
+		.xcr0_mask = f.xcr0_mask,
+	};
 	struct utsname u;
 	if (uname(&u) == 0) {
-		strncpy(ret->kernel, u.release, sizeof(ret->kernel) - 1);
+		snprintf(h.kernel, sizeof(h.kernel), "%.64s", u.release);
 	}
-	kvm_state_host_facts(m->kvm_state, ret->cpu_model, sizeof(ret->cpu_model), &ret->tsc_khz,
-			     &ret->tsc_scaling, &ret->software_kvm, &ret->xcr0_mask);
+	snprintf(h.cpu_model, sizeof(h.cpu_model), "%s", f.cpu_model);
+	*ret = h;
+	return NULL;
 }
