@@ -48,6 +48,7 @@ enum {
 #define UIP_NS 244000ull /* UIP is seen this long before a second ends */
 #define DAY_S 86400u
 #define CRYSTAL_HZ 32768u
+#define SECONDS_MAX (UINT64_MAX / NS_PER_S - DAY_S) /* in the year 2554 */
 
 struct rtc {
 	struct device dev;
@@ -81,7 +82,7 @@ static int64_t days_of(unsigned year, unsigned month, unsigned mday)
 	int64_t y = (int64_t)year - 1 + months / 12;
 	unsigned m = months % 12;
 	int64_t before = y * 365 + y / 4 - y / 100 + y / 400;
-	return before + (153 * m + 2) / 5 + mday - 1 - 719468;
+	return before + (int64_t)((153 * m + 2) / 5) + (int64_t)mday - 1 - 719468;
 }
 
 static struct civil civil_of(uint64_t seconds)
@@ -148,14 +149,14 @@ static void store_time(struct rtc_state *st, uint64_t seconds)
 	st->ram[RTC_CENTURY] = encode(st, c.year / 100);
 }
 
-/* What the guest wrote, as seconds; nonsense carries over, and the time before 1970 is 1970. */
+/* What the guest wrote, as seconds; nonsense carries over, up to what ns in 64 bits can say. */
 static uint64_t load_time(const struct rtc_state *st)
 {
 	unsigned year = decode(st, st->ram[RTC_CENTURY]) * 100 + decode(st, st->ram[REG_YEAR]);
 	int64_t days = days_of(year, decode(st, st->ram[REG_MONTH]), decode(st, st->ram[REG_MDAY]));
 	int64_t s = days * DAY_S + decode_hour(st, st->ram[REG_HOUR]) * 3600 +
 		    decode(st, st->ram[REG_MIN]) * 60 + decode(st, st->ram[REG_SEC]);
-	return s < 0 ? 0 : (uint64_t)s;
+	return s < 0 ? 0 : MIN((uint64_t)s, SECONDS_MAX);
 }
 
 static bool is_time_reg(uint8_t index)
