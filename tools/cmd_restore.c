@@ -1,0 +1,98 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* `torpor restore`: brings a snapshot to life, under its own name or as a clone. Called by main. */
+#include <stdio.h>
+#include <string.h>
+
+#include "tools/cmd.h"
+#include "tools/storecmd.h"
+#include "tools/vmm.h"
+
+static const char about[] =
+	"Brings a snapshot to life in a new process. Everything but the host's side (serial port,\n"
+	"socket) comes from the snapshot. With another --name than the VM's own a clone is made: "
+	"a\n"
+	"VM of its own with a new uuid, whose snapshots share what they have in common. REF is "
+	"NAME\n"
+	"(newest snapshot), NAME@TAG or NAME@NUMBER. Exit status as for 'torpor run'.";
+
+struct restore {
+	const char *ref;
+	const char *name;
+	const char *clock;
+};
+
+/* A name that holds somebody else's snapshots is not taken silently. */
+static struct err *check_name_free(struct store *store, const struct config *c)
+{
+	struct store_vm vm;
+	bool taken = false;
+	TRY(store_vm_by_name(store, c->name, &taken, &vm));
+	if (!taken || memcmp(vm.uuid, c->uuid, sizeof(vm.uuid)) == 0) {
+		return NULL;
+	}
+	SCOPE(freep) struct snap_info *snaps = NULL;
+	size_t n = 0;
+	TRY(storecmd_snaps(store, &vm, &snaps, &n));
+	ENSURE(n == 0, ERR_NOT_NOW,
+	       "the name '%s' belongs to another VM with %zu snapshot%s in this store: give "
+	       "another "
+	       "--name",
+	       c->name, n, n == 1 ? "" : "s");
+	return NULL;
+}
+
+static struct err *prepare(struct vmm *v, void *arg)
+{
+	const struct restore *r = arg;
+	TRY(store_open(v->store_dir, STORE_WRITE, &v->store));
+	TRY(snap_image_open(v->store, r->ref, &v->image));
+	const struct bytes text = snap_image_config(v->image);
+	TRY(err_wrap(config_parse(text.p, text.len, &v->config), "snapshot '%s'", r->ref));
+	const struct store_vm *vm = snap_image_vm(v->image);
+	ENSURE(memcmp(v->config.uuid, vm->uuid, sizeof(vm->uuid)) == 0, ERR_CORRUPT,
+	       "snapshot '%s' says that it is of another VM than the store says", r->ref);
+	/* The registry's family is the one whose records the image shares. */
+	memcpy(v->config.family, vm->family, sizeof(v->config.family));
+	const char *own = vm->name[0] != 0 ? vm->name : v->config.name;
+	if (r->name != NULL && strcmp(r->name, own) != 0) {
+		TRY(uuid_make(v->config.uuid));
+		own = r->name;
+	}
+	TRY(config_check_name(own));
+	snprintf(v->config.name, sizeof(v->config.name), "%s", own);
+	return check_name_free(v->store, &v->config);
+}
+
+static UNUSED void vmm_donep(struct vmm *v)
+{
+	vmm_done(v);
+}
+
+struct err *cmd_restore(struct args *a, int *ret_status)
+{
+	struct restore r = { .clock = "continue" };
+	SCOPE(vmm_donep) struct vmm v;
+	vmm_init(&v);
+	const struct opt opts[] = {
+		{ "name", "NAME", OPT_TEXT, &r.name,
+		  "another name than the VM's own: makes a clone" },
+		{ "clock", "continue|jump", OPT_CHOICE, &r.clock,
+		  "the guest's wall time goes on where it stopped (the default), or\n"
+		  "is the host's" },
+		VMM_OPTS(&v),
+	};
+	TRY(opts_parse(a, about, opts, ARRAY_LEN(opts), 1, 1));
+	if (a->help) {
+		return NULL;
+	}
+	r.ref = a->pos[0];
+	if (r.name != NULL) {
+		TRY(config_check_name(r.name));
+	}
+	v.json = a->json;
+	v.clock = strcmp(r.clock, "jump") == 0 ? CLOCK_JUMP : CLOCK_CONTINUE;
+	TRY(opts_store_dir(a, v.store_dir, sizeof(v.store_dir)));
+	v.prepare = prepare;
+	v.arg = &r;
+	return vmm_run(&v, ret_status);
+}

@@ -1,0 +1,387 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The process of one VM. See vmm.h.
+ *
+ * Order: files and serial port are opened, the process splits (--detach), the store is opened and
+ * the configuration known (prepare), the name is claimed, the control socket listens, the jail
+ * closes, and only then the VM is built or loaded: what decodes a snapshot or unpacks a kernel is
+ * jailed already. The guest runs last.
+ */
+#include "tools/vmm.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/signalfd.h>
+#include <sys/stat.h>
+
+#include "core/base/clock.h"
+#include "core/base/hash.h"
+#include "core/base/log.h"
+#include "core/ctl.h"
+#include "core/jail.h"
+#include "core/rundir.h"
+#include "tools/console.h"
+#include "tools/detach.h"
+#include "tools/out.h"
+
+enum { TERM_RETRY_NS = 200000000 }; /* a take by somebody else is under way: look again */
+
+/* The living part; everything on the main loop's thread. */
+struct session_vm {
+	struct vmm *v;
+	struct loop *loop;
+	struct life *life;
+	struct fd signals;
+	struct loop_timer *retry;
+	bool terminating; /* a signal has been acted upon; the next one ends at once */
+	bool ended;
+	enum vm_end end;
+	char *report;
+	char uuid[37];
+	char name[NAME_BYTES_MAX + 1];
+	char socket_path[256];
+};
+
+void vmm_init(struct vmm *v)
+{
+	*v = (struct vmm){
+		.kernel = FD_NONE,
+		.initrd = FD_NONE,
+		.on_term = "stop",
+		.clock = CLOCK_CONTINUE,
+	};
+}
+
+void vmm_done(struct vmm *v)
+{
+	fd_close(&v->kernel);
+	fd_close(&v->initrd);
+	config_done(&v->config);
+	snap_image_free(v->image);
+	v->image = NULL;
+	store_close(v->store);
+	v->store = NULL;
+}
+
+/* ---- signals ---- */
+
+static void term_take(struct session_vm *s);
+
+static void term_take_done(void *arg, struct err *e, const struct snap_result *result)
+{
+	struct session_vm *s = arg;
+	if (e != NULL) {
+		log_err(err_wrap(e, "checkpoint at SIGTERM failed, the VM goes on; a second signal "
+				    "ends it"));
+		return;
+	}
+	LOG_I("checkpoint %s@%llu taken", s->name, (unsigned long long)result->number);
+	life_stop(s->life);
+}
+
+static void term_take(struct session_vm *s)
+{
+	struct life_status status;
+	life_status(s->life, &status);
+	if (status.taking) {
+		loop_timer_set(s->retry, clock_mono_ns() + TERM_RETRY_NS);
+		return;
+	}
+	struct err *e = life_take(s->life, NULL, term_take_done, s);
+	if (e != NULL) {
+		term_take_done(s, e, NULL);
+	}
+}
+
+static void on_retry(void *arg)
+{
+	struct session_vm *s = arg;
+	if (!s->ended) {
+		term_take(s);
+	}
+}
+
+static void on_signal(void *arg, uint32_t events)
+{
+	(void)events;
+	struct session_vm *s = arg;
+	struct signalfd_siginfo info;
+	if (read(s->signals.n, &info, sizeof(info)) != (ssize_t)sizeof(info) || s->ended) {
+		return;
+	}
+	bool again = s->terminating;
+	s->terminating = true;
+	if (!again && strcmp(s->v->on_term, "checkpoint") == 0) {
+		term_take(s);
+	} else {
+		life_stop(s->life);
+	}
+}
+
+/* Blocked before any thread exists, so that all inherit it and signals come by descriptor only. */
+static struct err *open_signals(struct fd *ret)
+{
+	sigset_t set;
+	sigemptyset(&set);
+	sigaddset(&set, SIGTERM);
+	sigaddset(&set, SIGINT);
+	sigaddset(&set, SIGHUP);
+	if (sigprocmask(SIG_BLOCK, &set, NULL) != 0) {
+		return ERR_ERRNO("blocking signals");
+	}
+	int fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+	if (fd < 0) {
+		return ERR_ERRNO("making a descriptor for signals");
+	}
+	*ret = (struct fd){ fd };
+	return NULL;
+}
+
+/* ---- the end ---- */
+
+static void on_end(void *arg, enum vm_end end, const char *report)
+{
+	struct session_vm *s = arg;
+	s->ended = true;
+	s->end = end;
+	s->report = report != NULL ? strdup(report) : NULL;
+	loop_quit(s->loop);
+}
+
+static const char *end_name(enum vm_end end)
+{
+	switch (end) {
+	case VM_END_POWEROFF:
+		return "poweroff";
+	case VM_END_RESET:
+		return "reset";
+	case VM_END_CRASH:
+		return "crash";
+	case VM_END_PANIC:
+		return "panic";
+	case VM_END_WATCHDOG:
+		return "watchdog";
+	case VM_END_STOPPED:
+		return "stopped";
+	case VM_END_ERROR:
+		break;
+	}
+	return "error";
+}
+
+static struct err *tell_end(const struct session_vm *s, int *ret_status)
+{
+	*ret_status = s->end == VM_END_STOPPED ? 0 : (int)s->end;
+	if (s->report != NULL) {
+		fprintf(stderr, "%s%s", s->report,
+			s->report[strlen(s->report) - 1] == '\n' ? "" : "\n");
+	}
+	if (*ret_status != 0) {
+		LOG_E("VM '%s' ended: %s", s->name, end_name(s->end));
+	}
+	if (!s->v->json || s->v->detach) {
+		return NULL;
+	}
+	return out_json(json_pack("{s:s,s:s,s:s,s:i,s:s?}", "name", s->name, "uuid", s->uuid, "end",
+				  end_name(s->end), "status", *ret_status, "report", s->report));
+}
+
+/* ---- the start ---- */
+
+static struct err *enter_jail(const struct session_vm *s, const char *run_dir)
+{
+	if (s->v->no_jail) {
+		jail_disable();
+	}
+	bool landlock = false;
+	TRY(jail_process(s->v->store_dir, run_dir, &landlock));
+	if (!landlock && !s->v->no_jail) {
+		LOG_I("this kernel has no Landlock: file access is limited by seccomp alone");
+	}
+	return jail_thread(JAIL_MAIN);
+}
+
+/* Claims the name and the control socket; the caller owns both until the end. */
+static struct err *claim(struct session_vm *s, const char *run_dir, struct fd *ret_lock,
+			 struct fd *ret_listen)
+{
+	char path[4096];
+	if (s->v->socket_abs[0] != 0) {
+		snprintf(path, sizeof(path), "%s", s->v->socket_abs);
+	} else {
+		snprintf(path, sizeof(path), "%s/%s.sock", run_dir, s->name);
+	}
+	TRY(rundir_claim(s->name, s->v->store_dir, path, ret_lock));
+	return rundir_listen(s->name, path, ret_listen, s->socket_path, sizeof(s->socket_path));
+}
+
+/* Builds or loads the VM; its parts move from v into it. */
+static struct err *build(struct session_vm *s, const struct console *con, struct life **ret_life)
+{
+	struct vmm *v = s->v;
+	SCOPE(progress_freep) struct progress *progress = progress_new();
+	const struct life_opts opts = {
+		.config = &v->config,
+		.store_dir = v->store_dir,
+		.kernel_fd = fd_move(&v->kernel).n,
+		.initrd_fd = fd_move(&v->initrd).n,
+		.image = MOVE(v->image),
+		.store = MOVE(v->store),
+		.clock = v->clock,
+		.serial_in = con->in,
+		.serial_out = con->out,
+		.serial_listen = con->listen.n,
+		.start_paused = v->paused,
+		.progress = { .fn = progress_show, .arg = progress },
+	};
+	return life_new(s->loop, &opts, ret_life);
+}
+
+static char *started_text(const struct session_vm *s)
+{
+	json_t *j = json_pack("{s:s,s:s,s:i,s:s,s:s}", "name", s->name, "uuid", s->uuid, "pid",
+			      (int)getpid(), "socket", s->socket_path, "store", s->v->store_dir);
+	char *text = json_dumps(j, JSON_COMPACT);
+	json_decref(j);
+	return text;
+}
+
+static struct err *serve(struct session_vm *s, struct fd *listen, struct console *con,
+			 struct fd *tell)
+{
+	SCOPE(life_freep) struct life *life = NULL;
+	TRY(build(s, con, &life));
+	s->life = life;
+	life_on_end(life, on_end, s);
+	SCOPE(ctl_freep) struct ctl *ctl = NULL;
+	TRY(ctl_new(s->loop, fd_move(listen).n, life, &ctl));
+	struct loop_fd *watch = NULL;
+	TRY(loop_fd_add(s->loop, s->signals.n, EPOLLIN, on_signal, s, &watch));
+	TRY(loop_timer_add(s->loop, on_retry, s, &s->retry));
+	TRY(console_raw(con));
+	TRY(life_start(life));
+	SCOPE(freep) char *text = started_text(s);
+	detach_tell_ok(tell, text != NULL ? text : "{}");
+	if (con->raw) {
+		fprintf(stderr, "torpor: every key goes to the guest; 'torpor stop %s' ends it\n",
+			s->name);
+	}
+	TRY(loop_run(s->loop));
+	loop_timer_del(s->retry);
+	loop_fd_del(watch);
+	return NULL;
+}
+
+/* From the claim to the end. run_dir is the run folder. */
+static struct err *run_claimed(struct session_vm *s, const char *run_dir, struct fd *listen,
+			       struct console *con, struct fd *tell)
+{
+	TRY(open_signals(&s->signals));
+	SCOPE(loop_freep) struct loop *loop = NULL;
+	TRY(loop_new(&loop));
+	s->loop = loop;
+	TRY(enter_jail(s, run_dir));
+	return serve(s, listen, con, tell);
+}
+
+/* A log that says nothing is not kept. */
+static void drop_empty_log(const char *path)
+{
+	struct stat st;
+	fflush(stderr);
+	if (fstat(STDERR_FILENO, &st) == 0 && S_ISREG(st.st_mode) && st.st_size == 0) {
+		unlink(path);
+	}
+}
+
+static struct err *run_vm(struct vmm *v, struct console *con, struct fd *tell, int *ret_status)
+{
+	TRY(v->prepare(v, v->arg));
+	TRY(config_check(&v->config));
+	struct session_vm s = { .v = v, .signals = FD_NONE };
+	snprintf(s.name, sizeof(s.name), "%s", v->config.name);
+	uuid_text(v->config.uuid, s.uuid);
+	char run_dir[4096 - NAME_BYTES_MAX - 8];
+	TRY(rundir_path(run_dir, sizeof(run_dir)));
+	SCOPE(fd_close) struct fd lock = FD_NONE;
+	SCOPE(fd_close) struct fd listen = FD_NONE;
+	TRY(claim(&s, run_dir, &lock, &listen));
+	char log_path[4096];
+	snprintf(log_path, sizeof(log_path), "%s/%s.log", run_dir, s.name);
+	struct err *e = v->detach ? detach_log_to(log_path) : NULL;
+	if (e == NULL) {
+		e = run_claimed(&s, run_dir, &listen, con, tell);
+	}
+	console_done(con);
+	rundir_unlink(s.name, s.socket_path);
+	fd_close(&s.signals);
+	if (e == NULL) {
+		e = tell_end(&s, ret_status);
+	}
+	if (v->detach && e == NULL) {
+		drop_empty_log(log_path);
+	}
+	free(s.report);
+	return e;
+}
+
+/* The parent of a detached VM: says what was started. */
+static struct err *tell_started(const struct vmm *v, const char *text)
+{
+	json_t *j = json_loads(text, 0, NULL);
+	ENSURE(j != NULL, ERR_SYS, "the VM's process said something else than expected");
+	if (v->json) {
+		return out_json(j);
+	}
+	json_decref(j);
+	return NULL;
+}
+
+static struct err *run_detached(struct vmm *v, struct console *con, int *ret_status)
+{
+	const int keep[] = { v->kernel.n, v->initrd.n, con->file.n, con->listen.n };
+	bool parent = false;
+	SCOPE(fd_close) struct fd tell = FD_NONE;
+	SCOPE(freep) char *text = NULL;
+	TRY(detach_split(keep, ARRAY_LEN(keep), &parent, &tell, &text));
+	if (parent) {
+		return tell_started(v, text);
+	}
+	struct err *e = run_vm(v, con, &tell, ret_status);
+	if (e != NULL) {
+		detach_tell_error(&tell, e);
+	}
+	return e;
+}
+
+static UNUSED void console_donep(struct console *c)
+{
+	console_done(c);
+}
+
+struct err *vmm_run(struct vmm *v, int *ret_status)
+{
+	const char *where = v->serial;
+	if (where == NULL) {
+		where = v->detach ? "null" : "stdio";
+	}
+	bool stdio = strcmp(where, "stdio") == 0;
+	ENSURE(!stdio || !v->detach, ERR_USAGE,
+	       "--serial stdio does not go with --detach: use file:PATH, unix:PATH or null");
+	ENSURE(!stdio || !v->json || v->detach, ERR_USAGE,
+	       "with --json stdout is not the guest's: give --serial file:PATH, unix:PATH or null");
+	SCOPE(console_donep) struct console con;
+	console_init(&con);
+	TRY(console_open(&con, where));
+	if (v->socket_path != NULL) {
+		/* Before the split: the child has another working directory. */
+		TRY(err_wrap(opts_absolute(v->socket_path, v->socket_abs, sizeof(v->socket_abs)),
+			     "--socket"));
+	}
+	return v->detach ? run_detached(v, &con, ret_status)
+			 : run_vm(v, &con, &(struct fd){ -1 }, ret_status);
+}

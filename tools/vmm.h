@@ -1,0 +1,63 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The process of one VM, shared by `run` and `restore`: descriptors, --detach, name, control
+ * socket, jail, life, signals, exit status. Called on the process's first thread.
+ */
+#ifndef TORPOR_TOOLS_VMM_H
+#define TORPOR_TOOLS_VMM_H
+
+#include "core/config.h"
+#include "core/kvm_state.h"
+#include "snapshot/snapshot.h"
+#include "tools/opts.h"
+
+struct vmm {
+	/* From the command line; borrowed texts, NULL: not given. */
+	const char *serial; /* file:PATH, unix:PATH, stdio, null */
+	const char *socket_path;
+	const char *on_term; /* checkpoint, stop */
+	bool paused;
+	bool detach;
+	bool no_jail;
+	bool json;
+	char store_dir[4096]; /* absolute */
+	char socket_abs[4096]; /* set by vmm_run; "": the default */
+
+	/* What to run, filled in by the verb: files before vmm_run, the rest by prepare. */
+	struct fd kernel, initrd;
+	struct config config;
+	struct store *store;
+	struct snap_image *image; /* restore */
+	enum clock_policy clock;
+	/* Opens the store and fills in config. Runs in the process that will be the VM. */
+	struct err *(*prepare)(struct vmm *v, void *arg);
+	void *arg;
+};
+
+void vmm_init(struct vmm *v);
+void vmm_done(struct vmm *v);
+
+/* Rows that both verbs have, for their option tables. */
+#define VMM_OPTS(v)                                                                                \
+	{ "serial", "WHERE", OPT_TEXT, &(v)->serial,                                               \
+	  "the guest's first serial port: stdio (the default), null (the default\n"                \
+	  "with --detach), file:PATH (appends), unix:PATH (listens)" },                            \
+	{ "socket", "PATH", OPT_TEXT, &(v)->socket_path,                                           \
+	  "control socket; default NAME.sock in the run folder" },                                 \
+	{ "paused", NULL, OPT_FLAG, &(v)->paused,                                                  \
+	  "do not let the guest run before 'torpor resume NAME'" },                                \
+	{ "detach", NULL, OPT_FLAG, &(v)->detach,                                                  \
+	  "return once the guest runs; the VM goes on in the background" },                        \
+	{ "on-term", "checkpoint|stop", OPT_CHOICE, &(v)->on_term,                                 \
+	  "what SIGTERM does: take a snapshot, then end, or end at once (the\n"                    \
+	  "default)" },                                                                            \
+	{ "no-jail", NULL, OPT_FLAG, &(v)->no_jail,                                                \
+	  "run without seccomp and Landlock; for debugging only" }
+
+/*
+ * Runs the VM to its end; with detach until the guest runs. *ret_status is the exit status that
+ * torpor-run(1) tells.
+ */
+MUST_USE struct err *vmm_run(struct vmm *v, int *ret_status);
+
+#endif
