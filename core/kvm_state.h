@@ -44,7 +44,12 @@ void kvm_state_set_clock_policy(struct kvm_state *s, enum clock_policy policy);
 /* Guest's kvmclock now (VM time), from the held value while held. */
 MUST_USE struct err *kvm_state_vm_time_ns(struct kvm_state *s, uint64_t *ret_ns);
 
-/* CPUID table of vCPU 0 as the guest has it; for the compatibility check of a decoded snapshot. */
+/*
+ * CPUID table in a decoded state of kvm_vcpu_desc, for cpuid_check before anything is committed.
+ * The commit of vCPU 0 checks it as well.
+ */
+void kvm_state_cpuid(const void *vcpu_state, struct cpuid_table *ret_table);
+
 extern const struct state_desc kvm_vcpu_desc;
 extern const struct state_desc kvm_irqchip_desc;
 extern const struct state_desc kvm_pit_desc;
