@@ -150,7 +150,7 @@ static struct err *load_initrd(struct boot_env *env, uint64_t end_max)
 	uint64_t low_end = gmem_region(env->gmem, 0).len_bytes;
 	ENSURE(found, ERR_LIMIT,
 	       "%s: initrd of %" PRIu64 " bytes does not fit beside the kernel into the %llu MiB "
-					"of memory below address 0x%" PRIx64 "; %s",
+	       "of memory below address 0x%" PRIx64 "; %s",
 	       in->initrd_name, f.size, MIN(low_end, end_max) / MIB, MIN(low_end, end_max),
 	       low_end < end_max ? "give the VM more (--mem) or make the initrd smaller"
 				 : "make the initrd smaller");

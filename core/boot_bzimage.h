@@ -13,7 +13,7 @@
 struct boot_bzimage {
 	struct setup_header hdr; /* as in the file; fields that its version lacks are 0 */
 	uint64_t payload_off;
-	uint64_t payload_len;	/* with the length that the kernel's build appends */
+	uint64_t payload_len; /* with the length that the kernel's build appends */
 	enum boot_pack pack;
 	uint64_t unpacked_size; /* as announced; not checked against any limit yet */
 };

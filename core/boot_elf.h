@@ -34,7 +34,8 @@ struct boot_elf {
 /* Does the file start with the ELF magic? Only looks at the first 4 of `len` bytes. */
 bool boot_elf_is(const uint8_t *head, size_t len);
 MUST_USE struct err *boot_elf_parse(const struct boot_file *f, struct boot_elf *ret_elf);
-/* Claims every segment, then reads the file's bytes into place. The rest must read as zero already. */
+/* Claims every segment, then reads the file's bytes into place. The rest must read as zero already.
+ */
 MUST_USE struct err *boot_elf_load(const struct boot_elf *elf, const struct boot_file *f,
 				   struct gmem *gmem, struct boot_place *place);
 /*

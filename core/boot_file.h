@@ -11,9 +11,9 @@
 
 struct boot_file {
 	const char *name; /* borrowed, for messages */
-	int fd;		  /* borrowed; -1 when mem is set */
-	uint8_t *mem;	  /* owned */
-	uint64_t size;	  /* bytes */
+	int fd;           /* borrowed; -1 when mem is set */
+	uint8_t *mem;     /* owned */
+	uint64_t size;    /* bytes */
 };
 
 /* ERR_CORRUPT when empty, ERR_LIMIT when longer than max_bytes. */

@@ -11,9 +11,9 @@
 #include "core/boot_place.h"
 
 struct boot_env {
-	struct gmem *gmem;	     /* borrowed */
+	struct gmem *gmem;           /* borrowed */
 	const struct boot_input *in; /* borrowed */
-	const char *cmdline;	     /* borrowed; never NULL */
+	const char *cmdline;         /* borrowed; never NULL */
 	struct boot_place place;
 	struct boot_e820 e820;
 	gpa_t cmdline_gpa;

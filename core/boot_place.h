@@ -17,8 +17,8 @@
 
 struct boot_claim {
 	uint64_t lo;
-	uint64_t hi;	/* exclusive */
-	char what[40];	/* for messages */
+	uint64_t hi;   /* exclusive */
+	char what[40]; /* for messages */
 };
 
 struct boot_place {

@@ -30,8 +30,8 @@ const char *boot_pack_name(enum boot_pack pack);
 MUST_USE struct err *boot_pack_check(enum boot_pack pack, const char *name);
 /*
  * Unpacks [off, off + len) of f into new memory of exactly `size` bytes, and fails unless that is
- * what comes out. ERR_INCOMPAT for a packing that is recognized but not unpacked. ret_file keeps f's
- * name and owns the memory.
+ * what comes out. ERR_INCOMPAT for a packing that is recognized but not unpacked. ret_file keeps
+ * f's name and owns the memory.
  */
 MUST_USE struct err *boot_unpack(const struct boot_file *f, uint64_t off, uint64_t len,
 				 uint64_t size, struct boot_file *ret_file);
