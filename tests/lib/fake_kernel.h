@@ -9,6 +9,7 @@
 
 #include <asm/bootparam.h>
 #include <elf.h>
+#include <fcntl.h>
 #include <lz4hc.h>
 #include <lzma.h>
 #include <string.h>

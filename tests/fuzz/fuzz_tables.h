@@ -1,0 +1,19 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The field tables of everything a snapshot holds; for the fuzz target and its corpus maker. */
+#ifndef TORPOR_TESTS_FUZZ_TABLES_H
+#define TORPOR_TESTS_FUZZ_TABLES_H
+
+#include "core/kvm_state.h"
+#include "devices/acpi_pm.h"
+#include "devices/i8042.h"
+#include "devices/rtc.h"
+#include "devices/serial.h"
+#include "snapshot/desc.h"
+#include "snapshot/manifest.h"
+
+static const struct state_desc *const fuzz_tables[] = {
+	&kvm_vcpu_desc, &kvm_irqchip_desc, &kvm_pit_desc, &kvm_clock_desc, &serial_desc,
+	&rtc_desc,      &i8042_desc,       &acpi_pm_desc, &manifest_desc,
+};
+
+#endif
