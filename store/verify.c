@@ -357,6 +357,13 @@ static struct err *check_snap(struct verify *v, const struct snap_rec *r)
 /* Reads the record and checks the snapshot; a damaged record is a finding. */
 static struct err *verify_id(struct verify *v, uint64_t id)
 {
+	/* A lease, so that a removal meanwhile does not look like damage. */
+	SCOPE(holder_drop) struct holder lease = { .file = FD_NONE };
+	if (!v->f->rdonly) {
+		char text[HOLDER_TEXT_MAX + 1];
+		snprintf(text, sizeof(text), FAMILY_LEASE_FMT, (unsigned long long)id);
+		TRY(holder_take(v->f->holders, text, &lease));
+	}
 	SCOPE(snaprec_done) struct snap_rec r = { 0 };
 	bool found = false;
 	SCOPE(ltxn_abortp) struct ltxn *t = NULL;
