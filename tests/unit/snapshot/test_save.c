@@ -6,6 +6,9 @@
 #include <stdint.h>
 #include <cmocka.h>
 
+#include <signal.h>
+#include <sys/resource.h>
+
 #include "tests/lib/snap_fake.h"
 
 static const char whole_take[] =
@@ -275,6 +278,39 @@ static void test_limits(void **state)
 	nothing_listed();
 }
 
+/* A file system that takes no more: found by the writer while the guest stands still or after. */
+static void test_no_room(void **state)
+{
+	(void)state;
+	struct snap_result r;
+	struct rlimit all, small;
+	uint64_t x = 88172645463325252ull; /* xorshift64: pages that do not compress */
+	uint64_t page[PAGE_BYTES / 8];
+	for (uint64_t gfn = 0; gfn < 3000; gfn++) {
+		for (size_t i = 0; i < ARRAY_LEN(page); i++) {
+			x ^= x << 13;
+			x ^= x >> 7;
+			x ^= x << 17;
+			page[i] = x;
+		}
+		OK(gmem_write(f.gmem, GPA(gfn * PAGE_BYTES), page, sizeof(page)));
+	}
+	assert_int_equal(getrlimit(RLIMIT_FSIZE, &all), 0);
+	small = all;
+	small.rlim_cur = 3 * MIB;
+	signal(SIGXFSZ, SIG_IGN);
+	assert_int_equal(setrlimit(RLIMIT_FSIZE, &small), 0);
+	struct err *e = take(NULL, &r);
+	assert_int_equal(setrlimit(RLIMIT_FSIZE, &all), 0);
+	assert_non_null(e);
+	err_free(e);
+	assert_string_equal(f.log, whole_take);
+	nothing_listed();
+	OK(take(NULL, &r));
+	assert_int_equal(r.number, 1);
+	assert_true(r.pages_stored >= 3000);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -287,6 +323,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_name_taken_over, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_wrong_family, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_limits, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_no_room, setup, teardown),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
