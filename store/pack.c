@@ -146,7 +146,9 @@ struct err *pack_out_get(struct pack *p, enum pack_item_kind kind, size_t room,
 	size_t cost = sizeof(*out) + room;
 	{
 		LOCK_SCOPE(&p->lock);
-		while (!p->failed && p->out_bytes >= p->out_bytes_max) {
+		/* A consumer that waits while it holds all there is must get more. */
+		while (!p->failed && p->out_bytes >= p->out_bytes_max &&
+		       !(p->taker_waits && p->out == NULL)) {
 			cond_wait(&p->out_drained, &p->lock);
 		}
 		TRY(failure(p));
@@ -221,12 +223,15 @@ struct err *pack_take(struct pack *p, uint64_t timeout_ns, struct pack_item *ret
 	LOCK_SCOPE(&p->lock);
 	bool in_time = true;
 	while (!p->failed && p->out == NULL && (!p->closing || p->running > 0) && in_time) {
+		p->taker_waits = true;
+		cond_wake_all(&p->out_drained);
 		if (until == UINT64_MAX) {
 			cond_wait(&p->out_filled, &p->lock);
 		} else {
 			in_time = cond_wait_until(&p->out_filled, &p->lock, until);
 		}
 	}
+	p->taker_waits = false;
 	TRY(failure(p));
 	struct pack_out *out = p->out;
 	if (out == NULL) {

@@ -92,7 +92,10 @@ struct pack_item {
 
 /* Waits at most timeout_ns (UINT64_MAX: for ever) for an item. */
 MUST_USE struct err *pack_take(struct pack *p, uint64_t timeout_ns, struct pack_item *ret_item);
-/* The item's bytes are done with. Any number may be held, but they count against the bound. */
+/*
+ * The item's bytes are done with. Any number may be held: they count against the bound, but a
+ * consumer that waits for more gets it.
+ */
 void pack_give_back(struct pack *p, struct pack_item *item);
 
 /* ---- any thread ---- */

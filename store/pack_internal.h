@@ -43,7 +43,7 @@ struct pack {
 	struct cond work;        /* a job came, or the end: workers wait */
 	struct cond read;        /* a job was read, or a worker left: the producer waits */
 	struct cond out_filled;  /* a record came, or the end: the consumer waits */
-	struct cond out_drained; /* records were given back: workers wait */
+	struct cond out_drained; /* room for records: workers wait */
 	struct pack_job *idle;
 	struct pack_job *todo;
 	struct pack_job *todo_last;
@@ -54,6 +54,7 @@ struct pack {
 	struct pack_out *out_last;
 	struct pack_out *spare; /* frame buffers to use again */
 	size_t out_bytes;       /* cost of records queued, being filled or held by the consumer */
+	bool taker_waits;       /* the consumer waits for a record */
 	struct pack_stats stats;
 	bool failed;
 	enum err_class fail_class;

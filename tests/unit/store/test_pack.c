@@ -459,6 +459,38 @@ static void test_cancel_wakes(void **state)
 	pack_free(p);
 }
 
+/* A consumer that holds everything until the end still gets there. */
+static void test_hold_all(void **state)
+{
+	(void)state;
+	static struct pack_chunk c;
+	static struct pack_item held[KEEP_MAX];
+	size_t n = 0;
+	struct ids ids = { 0 };
+	struct pack *p = NULL;
+	pthread_t thread;
+	void *result = NULL;
+	struct pack_opts o = opts_of(4, &ids);
+	o.out_bytes_max = 1;
+	ok(pack_new(&o, &p));
+	for (uint64_t leaf = 0; leaf < 3; leaf++) {
+		chunk_of(&c, leaf);
+		ok(pack_put(p, &c));
+	}
+	assert_int_equal(pthread_create(&thread, NULL, finish_main, p), 0);
+	do {
+		assert_true(n < KEEP_MAX);
+		ok(pack_take(p, UINT64_MAX, &held[n]));
+	} while (held[n++].kind != PACK_END);
+	pthread_join(thread, &result);
+	ok(result);
+	assert_true(n > 10);
+	for (size_t i = 0; i < n; i++) {
+		pack_give_back(p, &held[i]);
+	}
+	pack_free(p);
+}
+
 /* Freed in the middle, with chunks queued and records not taken. */
 static void test_free_early(void **state)
 {
@@ -569,8 +601,9 @@ int main(void)
 		cmocka_unit_test(test_tight_queue), cmocka_unit_test(test_sparse),
 		cmocka_unit_test(test_nothing),     cmocka_unit_test(test_settle),
 		cmocka_unit_test(test_cancel),      cmocka_unit_test(test_cancel_wakes),
-		cmocka_unit_test(test_free_early),  cmocka_unit_test(test_id_fails),
-		cmocka_unit_test(test_threads),     cmocka_unit_test(test_invalid),
+		cmocka_unit_test(test_hold_all),    cmocka_unit_test(test_free_early),
+		cmocka_unit_test(test_id_fails),    cmocka_unit_test(test_threads),
+		cmocka_unit_test(test_invalid),
 	};
 	return cmocka_run_group_tests(tests, setup, teardown);
 }
