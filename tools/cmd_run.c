@@ -8,6 +8,7 @@
 
 #include "core/base/io.h"
 #include "core/kvm_vm.h"
+#include "core/rundir.h"
 #include "tools/cmd.h"
 #include "tools/storecmd.h"
 #include "tools/vmm.h"
@@ -71,6 +72,13 @@ static struct err *fill_config(const struct run *r, struct config *c)
 static struct err *prepare(struct vmm *v, void *arg)
 {
 	const struct run *r = arg;
+	/* The claim decides; this is for the better message when the name is taken here as well. */
+	struct rundir_vm living;
+	bool found = false;
+	TRY(rundir_find(r->name, &found, &living));
+	ENSURE(!found, ERR_NOT_NOW,
+	       "VM %s: already running (pid %d); stop it first or use another name", r->name,
+	       living.pid);
 	TRY(io_mkdirs(v->store_dir));
 	TRY(store_open(v->store_dir, STORE_CREATE, &v->store));
 	struct store_vm vm;
