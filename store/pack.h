@@ -15,7 +15,7 @@
  * that was taken out before is undone. Workers may still read pages when an error is returned:
  * pack_settle and pack_free wait until they do not, also after an error.
  *
- * Memory: about 0.5 MiB per worker, out_bytes_max of finished records, and 4 KiB per queued chunk;
+ * Memory: about 0.65 MiB per worker, out_bytes_max of finished records, and 4 KiB per queued chunk;
  * all of it is freed by pack_free.
  */
 #ifndef TORPOR_STORE_PACK_H
