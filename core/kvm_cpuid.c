@@ -479,13 +479,44 @@ static struct err *check_vendor(const struct cpuid_table *want, const struct cpu
 	return NULL;
 }
 
+/*
+ * What a guest can have here: what KVM supports, and on a software KVM also what the CPU has, since
+ * the guest sees and runs that whatever is set. KVM_GET_CPUID2 tells so too: the record of a guest
+ * that ran on such a host holds the host's features.
+ */
+static struct err *available(int kvm, struct cpuid_table *ret)
+{
+	TRY(supported(kvm, ret));
+	if (!kvm_is_software(kvm)) {
+		return NULL;
+	}
+	for (size_t i = 0; i < ARRAY_LEN(words); i++) {
+		const struct feature_word *w = &words[i];
+		struct kvm_cpuid_entry2 e = { 0 };
+		if ((w->leaf & 0xffff0000u) == 0x40000000u ||
+		    __get_cpuid_count(w->leaf, w->sub, &e.eax, &e.ebx, &e.ecx, &e.edx) == 0) {
+			continue;
+		}
+		struct kvm_cpuid_entry2 *have = find(ret, w->leaf, w->sub);
+		if (have == NULL) {
+			e.function = w->leaf;
+			e.index = w->sub;
+			e.flags = KVM_CPUID_FLAG_SIGNIFCANT_INDEX;
+			TRY(add_entry(ret, &e));
+		} else {
+			*reg_of(have, w->reg) |= *reg_of(&e, w->reg);
+		}
+	}
+	return NULL;
+}
+
 struct err *cpuid_check(int kvm, const struct cpuid_table *want)
 {
 	ENSURE(want->n <= CPUID_MAX, ERR_CORRUPT, "CPUID table of %u entries (at most %u)", want->n,
 	       CPUID_MAX);
 	SCOPE(freep) struct cpuid_table *have = calloc(1, sizeof(*have));
 	ENSURE(have != NULL, ERR_SYS, "CPUID: out of memory");
-	TRY(supported(kvm, have));
+	TRY(available(kvm, have));
 	TRY(check_vendor(want, have));
 	for (size_t i = 0; i < ARRAY_LEN(words); i++) {
 		const struct feature_word *w = &words[i];

@@ -183,10 +183,49 @@ static struct err *rearm_timers(struct vcpu_part *p)
 		}
 		return NULL;
 	}
-	if (p->deadline == 0) {
+	if (p->due == 0) {
 		return NULL;
 	}
-	return kvm_state_msr_set(p->vcpu, MSR_TSC_DEADLINE, p->deadline);
+	return kvm_state_msr_set(p->vcpu, MSR_TSC_DEADLINE, p->due);
+}
+
+/*
+ * A software KVM takes a TSC and drops it: its guests read the host's. The deadline is an instant
+ * on the TSC that the guest should have (`want` now); it moves to the one it has (`have` now), so
+ * that the timer still fires when it is due. 0 stays: no timer is armed.
+ */
+static uint64_t move_deadline(uint64_t deadline, uint64_t want, uint64_t have)
+{
+	if (deadline == 0 || want == have) {
+		return deadline;
+	}
+	return have + (deadline > want ? deadline - want : 0);
+}
+
+/* One vCPU's TSC: guest at the instant when the scaled host TSC is `scaled`. */
+static struct err *set_tsc(struct vcpu_part *p, uint64_t guest, uint64_t scaled)
+{
+	TRY(offset_set(p, guest - scaled));
+	uint64_t offset;
+	TRY(offset_get(p, &offset));
+	p->due = move_deadline(p->deadline, guest, scaled + offset);
+	return NULL;
+}
+
+/*
+ * The same without the attribute (before Linux 5.16): by value. KVM joins vCPUs whose values are
+ * within a second of each other into one TSC. What it made of the value is read back.
+ */
+static struct err *set_tsc_by_value(struct vcpu_part *p, uint64_t guest, uint64_t host_tsc,
+				    uint64_t khz)
+{
+	TRY(kvm_state_msr_set(p->vcpu, MSR_TSC, guest + (__rdtsc() - host_tsc)));
+	uint64_t have;
+	TRY(kvm_state_msr_get(p->vcpu, MSR_TSC, &have));
+	uint64_t want = guest + (__rdtsc() - host_tsc);
+	bool taken = have - want + khz < 2 * khz; /* within a millisecond either way */
+	p->due = move_deadline(p->deadline, want, taken ? want : have);
+	return NULL;
 }
 
 /* Guest TSCs such that they were s->clock.tsc[] delta_ns before the instant of host_tsc. */
@@ -199,13 +238,12 @@ static struct err *set_tscs(struct kvm_state *s, uint64_t delta_ns, uint64_t hos
 	for (unsigned i = 0; i < s->n; i++) {
 		struct vcpu_part *p = &s->vcpu[i];
 		int khz = ioctl(kvm_vcpu_fd(p->vcpu), KVM_GET_TSC_KHZ, 0);
-		uint64_t cycles = ratio(delta_ns, khz > 0 ? (uint64_t)khz : 0, 1000000);
-		uint64_t guest = s->clock.tsc[i] + cycles;
+		uint64_t rate = khz > 0 ? (uint64_t)khz : 0;
+		uint64_t guest = s->clock.tsc[i] + ratio(delta_ns, rate, 1000000);
 		if (s->has_tsc_offset) {
-			TRY(offset_set(p, guest - scaled));
+			TRY(set_tsc(p, guest, scaled));
 		} else {
-			/* KVM joins vCPUs whose values are close into one TSC (within 1 s). */
-			TRY(kvm_state_msr_set(p->vcpu, MSR_TSC, guest + (__rdtsc() - host_tsc)));
+			TRY(set_tsc_by_value(p, guest, host_tsc, rate));
 		}
 	}
 	return NULL;
@@ -235,7 +273,8 @@ static uint64_t target_ns(struct kvm_state *s)
 		s->lag_ns = 0;
 		return s->clock.clock_ns + elapsed + behind;
 	}
-	s->lag_ns = s->clock.lag_ns + elapsed;
+	/* Before its start a guest has no idea of wall time that could fall behind. */
+	s->lag_ns = s->clock.lag_ns + (s->started ? elapsed : 0);
 	return s->clock.clock_ns;
 }
 
@@ -259,6 +298,7 @@ struct err *kvm_state_clock_release(struct kvm_state *s, bool stopped_time_count
 	}
 	TRY(kvm_state_pit_rearm(s->vm));
 	s->held = HELD_NO;
+	s->started = true;
 	return NULL;
 }
 
@@ -299,6 +339,7 @@ static struct err *clock_commit(void *self)
 	ENSURE(s->clock.ncpus == s->n, ERR_CORRUPT,
 	       "the clock has the TSCs of %u vCPUs, the VM has %u", s->clock.ncpus, s->n);
 	s->held = HELD_LOADED;
+	s->started = true;
 	return NULL;
 }
 

@@ -153,6 +153,7 @@ struct vcpu_part {
 	/* While held: where the local timer stood. */
 	uint32_t tmcct;
 	uint64_t deadline;
+	uint64_t due; /* the deadline on the TSC that the release gave the guest */
 };
 
 struct kvm_state {
@@ -177,6 +178,7 @@ struct kvm_state {
 
 	enum held held;
 	enum clock_policy policy;
+	bool started; /* the guest's time has begun: released once, or loaded */
 	uint64_t lag_ns;
 };
 
