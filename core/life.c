@@ -530,7 +530,7 @@ static void name_file(struct life *l, struct snap_file *f, const char *name, int
 {
 	*f = (struct snap_file){ .name = name, .fd = fd };
 	if (fd < 0 && l->image != NULL) {
-		f->from_snap = snap_image_info(l->image)->id; /* leased as long as we live */
+		f->image = l->image; /* leased as long as we live */
 	}
 }
 

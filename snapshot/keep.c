@@ -15,6 +15,7 @@
 
 #include "core/base/hash.h"
 #include "core/base/io.h"
+#include "snapshot/image.h"
 #include "snapshot/pages.h"
 
 enum {
@@ -86,18 +87,19 @@ static struct err *plan_host_file(struct family *f, const struct snap_file *file
 	return find_same(f, mf, ret_snap);
 }
 
-static struct err *plan_stored_file(struct family *f, const struct snap_file *file,
-				    struct manifest_file *mf)
+/* The store may list the image's snapshot no more (removed under the image's lease). */
+static struct err *plan_stored_file(const struct snap_vm *vm, const struct snap_file *file,
+				    struct manifest_file *mf, uint64_t *ret_snap)
 {
-	struct snap_info info;
-	bool found = false;
-	TRY(family_snap_by_id(f, file->from_snap, &found, &info));
-	const struct snap_map *map = found ? find_map(&info, file->name) : NULL;
-	ENSURE(map != NULL, ERR_NOTFOUND,
-	       "snapshot %llu, from which the VM was restored, keeps it no more",
-	       (unsigned long long)file->from_snap);
-	mf->len_bytes = map->len_bytes;
-	memcpy(mf->sha256, map->user, sizeof(mf->sha256));
+	const struct snap_image *img = file->image;
+	const struct manifest_file *kept = manifest_find_file(img->manifest, file->name);
+	ENSURE(kept != NULL, ERR_NOTFOUND,
+	       "the snapshot that %s was restored from does not keep it", vm->name);
+	ENSURE(memcmp(img->ref.vm.family, vm->family, sizeof(vm->family)) == 0, ERR_NOT_NOW,
+	       "the snapshot that keeps it is of another family than %s", vm->name);
+	mf->len_bytes = kept->len_bytes;
+	memcpy(mf->sha256, kept->sha256, sizeof(mf->sha256));
+	*ret_snap = img->ref.snap.id;
 	return NULL;
 }
 
@@ -110,10 +112,11 @@ struct err *keep_plan(struct family *f, const struct snap_vm *vm, const bool *ca
 	for (size_t i = 0; i < vm->nfiles; i++) {
 		const struct snap_file *file = &vm->files[i];
 		struct manifest_file *mf = &m->files[i];
-		uint64_t share = file->from_snap;
+		uint64_t share = 0;
 		manifest_text(mf->name, sizeof(mf->name), file->name);
-		if (share != 0) {
-			TRY(err_wrap(plan_stored_file(f, file, mf), "file %s", file->name));
+		if (file->image != NULL) {
+			TRY(err_wrap(plan_stored_file(vm, file, mf, &share), "file %s",
+				     file->name));
 		} else {
 			TRY(err_wrap(plan_host_file(f, file, cancel, mf, &share), "file %s",
 				     file->name));
@@ -179,7 +182,7 @@ struct err *keep_write(const struct keep_plan *plan, struct session *s, const st
 		struct err *e = NULL;
 		if (share != 0) {
 			e = session_map_share(s, share, file->name);
-			if (e != NULL && err_class(e) == ERR_NOTFOUND && file->from_snap == 0) {
+			if (e != NULL && err_class(e) == ERR_NOTFOUND && file->image == NULL) {
 				err_drop(e, "removed since the plan; the host has the file");
 				share = 0;
 				e = NULL;

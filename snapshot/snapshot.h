@@ -23,13 +23,17 @@ enum snap_blob {
 };
 
 /* A file that the VM needs to boot again: kept with the snapshot. */
+struct snap_image;
 struct snap_file {
 	const char *name; /* map name: "kernel", "initrd" */
 	/* Either from the host: */
 	int fd; /* borrowed; -1 if kept comes from the store */
 	uint64_t len_bytes;
-	/* or shared with the snapshot that it was restored from: */
-	uint64_t from_snap; /* snapshot id in the same family, 0 if none */
+	/*
+	 * or shared with the snapshot that it was restored from (same family): borrowed, NULL if none.
+	 * While the image lives its snapshot's maps do, also after somebody removed the snapshot.
+	 */
+	const struct snap_image *image;
 };
 
 /* Facts about the host that a restore compares (what the snapshot uses against what is there). */
@@ -108,8 +112,6 @@ MUST_USE struct err *snap_take(struct store *s, const struct snap_vm *vm,
 			       const struct snap_take_opts *opts, struct snap_result *ret_result);
 
 /* ---- load ---- */
-
-struct snap_image;
 
 /* Opens a snapshot and decodes its manifest; holds a lease until snap_image_free. */
 MUST_USE struct err *snap_image_open(struct store *s, const char *ref, struct snap_image **ret_img);

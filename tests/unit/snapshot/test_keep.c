@@ -60,7 +60,7 @@ static void make_file(int i, uint64_t len, uint8_t seed)
 	assert_true(files[i].fd >= 0);
 	OK(io_write_full(files[i].fd, p, len));
 	files[i].len_bytes = len;
-	files[i].from_snap = 0;
+	files[i].image = NULL;
 }
 
 static struct err *take(struct snap_result *ret)
@@ -120,6 +120,16 @@ static const struct snap_map *map_of(const struct snap_image *img, const char *n
 	return NULL;
 }
 
+static void restored_from(const struct snap_image *img)
+{
+	for (int i = 0; i < 2; i++) {
+		close(files[i].fd);
+		files[i].fd = -1;
+		files[i].len_bytes = 0;
+		files[i].image = img;
+	}
+}
+
 static void test_shared(void **state)
 {
 	(void)state;
@@ -132,17 +142,12 @@ static void test_shared(void **state)
 	assert_true(r2.bytes_stored < r1.bytes_stored);
 	assert_int_equal(r2.pages_stored, 0);
 	/* a VM that was restored has no files of the host */
-	files[0].from_snap = r2.snap_id;
-	files[1].from_snap = r2.snap_id;
-	close(files[0].fd);
-	close(files[1].fd);
-	files[0].fd = files[1].fd = -1;
-	files[0].len_bytes = 0;
-	OK(take(&r3));
-	assert_int_equal(r3.pages_stored, 0);
 	SCOPE(snap_image_freep) struct snap_image *a = NULL;
 	SCOPE(snap_image_freep) struct snap_image *b = NULL;
 	OK(snap_image_open(f.store, "fake@1", &a));
+	restored_from(a);
+	OK(take(&r3));
+	assert_int_equal(r3.pages_stored, 0);
 	OK(snap_image_open(f.store, "fake@3", &b));
 	assert_int_equal(map_of(a, "kernel")->root_id, map_of(b, "kernel")->root_id);
 	assert_int_equal(map_of(a, "initrd")->root_id, map_of(b, "initrd")->root_id);
@@ -153,10 +158,39 @@ static void test_shared(void **state)
 	OK(take(&r3));
 	assert_int_equal(r3.pages_stored, 2);
 	check_file("fake@4", "initrd", 5000, 3);
-	/* gone is gone */
-	files[0].from_snap = 4711;
-	REFUSED(take(&r3), ERR_NOTFOUND, "file kernel: snapshot 4711");
+	/* a file that the image has not, and an image of another family */
+	files[0].name = "other";
+	REFUSED(take(&r3), ERR_NOTFOUND, "file other: the snapshot that fake was restored from");
+	files[0].name = "kernel";
+	a->ref.vm.family[0] ^= 1;
+	REFUSED(take(&r3), ERR_NOT_NOW, "file kernel: the snapshot that keeps it is of another");
 	assert_string_equal(f.log, "");
+}
+
+/* The snapshot that a running VM was restored from is removed: its next take is whole all the same.
+ */
+static void test_shared_with_removed(void **state)
+{
+	(void)state;
+	struct snap_result r;
+	SCOPE(family_closep) struct family *fam = NULL;
+	f.vm.nfiles = 2;
+	make_file(0, 3 * MIB, 1);
+	make_file(1, 5000, 2);
+	OK(take(&r));
+	SCOPE(snap_image_freep) struct snap_image *img = NULL;
+	OK(snap_image_open(f.store, "fake", &img));
+	restored_from(img);
+	OK(family_open(f.store, f.vm.family, false, &fam));
+	OK(family_remove(fam, &r.snap_id, 1));
+	assert_int_equal(fake_count_snaps(&f), 0);
+	OK(take(&r));
+	assert_int_equal(r.number, 2);
+	snap_image_free(MOVE(img));
+	struct gc_result gone;
+	OK(family_gc(fam, &gone));
+	check_file("fake", "kernel", 3 * MIB, 1);
+	check_file("fake", "initrd", 5000, 2);
 }
 
 static void test_bad_files(void **state)
@@ -223,6 +257,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(test_lengths, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_shared, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_shared_with_removed, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_bad_files, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_file_changes, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_wrong_digest, setup, teardown),
