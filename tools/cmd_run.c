@@ -39,8 +39,8 @@ static struct err *open_input(const char *option, const char *path, struct fd *r
 	if (fstat(ret->n, &st) != 0) {
 		return ERR_ERRNO("--%s: looking at '%s'", option, path);
 	}
-	ENSURE(!S_ISDIR(st.st_mode), ERR_USAGE, "--%s: '%s' is a directory", option, path);
-	ENSURE(S_ISREG(st.st_mode) || S_ISBLK(st.st_mode), ERR_USAGE,
+	ENSURE(!S_ISDIR(st.st_mode), ERR_CORRUPT, "--%s: '%s' is a directory", option, path);
+	ENSURE(S_ISREG(st.st_mode) || S_ISBLK(st.st_mode), ERR_CORRUPT,
 	       "--%s: '%s' is no regular file", option, path);
 	ENSURE(!S_ISREG(st.st_mode) || st.st_size > 0, ERR_CORRUPT, "--%s: '%s' is empty", option,
 	       path);

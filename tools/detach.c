@@ -98,9 +98,15 @@ static struct err *hear_child(int pipe, pid_t child, char **ret_text)
 	if (len >= 2 && buf[0] == 'E' && (unsigned char)buf[1] < ERR__COUNT) {
 		return ERR((enum err_class)buf[1], "%s", buf + 2);
 	}
-	ENSURE(!WIFSIGNALED(status), ERR_SYS, "the VM's process was ended by signal %d (%s)",
+	ENSURE(!WIFSIGNALED(status), ERR_SYS,
+	       "the VM's process was ended by signal %d (%s) before the guest ran; see its log in "
+	       "the run "
+	       "folder",
 	       WTERMSIG(status), strsignal(WTERMSIG(status)));
-	return ERR(ERR_SYS, "the VM's process ended with status %d before the guest ran",
+	return ERR(ERR_SYS,
+		   "the VM's process ended with status %d before the guest ran; see its log in the "
+		   "run "
+		   "folder",
 		   WEXITSTATUS(status));
 }
 

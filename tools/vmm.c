@@ -322,7 +322,9 @@ static struct err *run_vm(struct vmm *v, struct console *con, struct fd *tell, i
 	if (e == NULL) {
 		e = tell_end(&s, ret_status);
 	}
-	if (v->detach && e == NULL) {
+	if (tell->n >= 0 && e != NULL) {
+		unlink(log_path); /* the starter is told */
+	} else if (v->detach && e == NULL) {
 		drop_empty_log(log_path);
 	}
 	free(s.report);
