@@ -86,11 +86,13 @@ struct err *err_wrap(struct err *e, const char *fmt, ...)
 	va_start(ap, fmt);
 	vsnprintf(head, sizeof(head), fmt, ap);
 	va_end(ap);
-	char old[ERR_MSG_MAX];
-	memcpy(old, e->msg, sizeof(old));
-	size_t n = strnlen(head, sizeof(head) - 1);
-	memcpy(e->msg, head, n);
-	snprintf(e->msg + n, sizeof(e->msg) - n, ": %s", old);
+	/* "head: old", cut at the end. */
+	size_t nhead = strnlen(head, sizeof(head) - 3);
+	size_t nold = MIN(strlen(e->msg), sizeof(e->msg) - 3 - nhead);
+	memmove(e->msg + nhead + 2, e->msg, nold);
+	memcpy(e->msg, head, nhead);
+	memcpy(e->msg + nhead, ": ", 2);
+	e->msg[nhead + 2 + nold] = '\0';
 	return e;
 }
 
