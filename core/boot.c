@@ -169,7 +169,7 @@ static struct err *put_cmdline(struct boot_env *env, const struct image *im)
 	size_t max = CMDLINE_BYTES_MAX - 1;
 	if (im->is_bzimage && im->bz.hdr.cmdline_size != 0) {
 		max = MIN(max, (size_t)im->bz.hdr.cmdline_size);
-	} else if (im->kind == ENTRY_LINUX64) {
+	} else if (im->kind == ENTRY_LINUX64 || (im->has_elf && im->elf.is_linux)) {
 		max = LINUX_CMDLINE_MAX;
 	}
 	ENSURE(len <= max, ERR_LIMIT, "command line of %zu bytes, but %s takes at most %zu", len,

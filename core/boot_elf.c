@@ -67,6 +67,9 @@ static struct err *parse_notes(struct rcur *c, uint64_t align, struct boot_elf *
 		TRY(skip_padded(c, namesz, align));
 		struct rcur desc = *c;
 		TRY(skip_padded(c, descsz, align));
+		if (namesz == 6 && memcmp(name.p + name.pos, "Linux", 6) == 0) {
+			elf->is_linux = true;
+		}
 		if (type != NOTE_PHYS32_ENTRY || namesz != 4 ||
 		    memcmp(name.p + name.pos, "Xen", 4) != 0) {
 			continue;

@@ -25,6 +25,7 @@ struct boot_elf_seg {
 struct boot_elf {
 	bool is64;
 	uint64_t entry; /* as in the header */
+	bool is_linux;  /* a note of owner "Linux" */
 	bool has_pvh;
 	uint32_t pvh_entry;
 	unsigned nsegs;

@@ -67,6 +67,7 @@ static void test_good(void **state)
 		assert_int_equal(elf.entry, 0x100000);
 		assert_true(elf.has_pvh);
 		assert_int_equal(elf.pvh_entry, 0x100010);
+		assert_false(elf.is_linux);
 		assert_int_equal(elf.nsegs, 3);
 		struct boot_place place;
 		uint64_t bits[16 * MIB / PAGE_BYTES / 64] = { 0 };
@@ -180,6 +181,7 @@ static void test_many_notes(void **state)
 		ok(parse(&w, &elf));
 		assert_true(elf.has_pvh);
 		assert_int_equal(elf.pvh_entry, 0x100020);
+		assert_true(elf.is_linux);
 	}
 }
 
