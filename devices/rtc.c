@@ -354,15 +354,14 @@ static void write_b(struct rtc *r, uint8_t v)
 	catch_up(r, now);
 	bool was_set = (st->reg_b & B_SET) != 0;
 	bool is_set = (v & B_SET) != 0;
-	if (!was_set && is_set) {
-		store_time(st, now / NS_PER_S);
-	}
-	/* A change of encoding concerns what is written from now on, not the time that was set. */
 	if (was_set && !is_set) {
-		set_time(r, now);
+		set_time(r, now); /* in the encoding in which it was written */
 	}
 	/* SET clears the update-ended enable (data sheet, register B). */
 	st->reg_b = is_set ? v & (uint8_t)~IRQ_UPDATE : v;
+	if (!was_set && is_set) {
+		store_time(st, now / NS_PER_S);
+	}
 	refresh(r);
 }
 
