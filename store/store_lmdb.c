@@ -82,13 +82,18 @@ struct guard {
 };
 static __thread struct guard *guard_now;
 static __thread bool guard_unblocked;
-static pthread_once_t guard_once = PTHREAD_ONCE_INIT;
-static struct sigaction guard_prev_bus;
+static __thread bool guard_chaining;
+static struct sigaction guard_prev_bus; /* [registry] while written */
 static struct sigaction guard_prev_segv;
 
 /* Passes a fault that is not ours to whoever handled it before. */
 static void guard_chain(int sig, siginfo_t *si, void *uc)
 {
+	if (guard_chaining) { /* that handler passes faults back to this one */
+		signal(sig, SIG_DFL);
+		return;
+	}
+	guard_chaining = true;
 	const struct sigaction *prev = sig == SIGBUS ? &guard_prev_bus : &guard_prev_segv;
 	if ((prev->sa_flags & SA_SIGINFO) != 0) {
 		prev->sa_sigaction(sig, si, uc);
@@ -98,6 +103,7 @@ static void guard_chain(int sig, siginfo_t *si, void *uc)
 	} else {
 		prev->sa_handler(sig);
 	}
+	guard_chaining = false;
 }
 
 static void guard_on_fault(int sig, siginfo_t *si, void *uc)
@@ -124,14 +130,25 @@ static void guard_on_assert(MDB_env *env, const char *msg)
 	}
 }
 
-static void guard_install(void)
+/* Makes our handler the current one, again if somebody else has put theirs in its place. */
+static void guard_install(int sig, struct sigaction *prev)
 {
+	struct sigaction now;
+	BUG_ON(sigaction(sig, NULL, &now) != 0);
+	bool ours = (now.sa_flags & SA_SIGINFO) != 0
+			    ? now.sa_sigaction == guard_on_fault
+			    : (void *)now.sa_handler == (void *)guard_on_fault;
+	if (ours && (now.sa_flags & SA_SIGINFO) != 0) {
+		return;
+	}
+	if (!ours) {
+		*prev = now;
+	}
 	/* SA_NODEFER: the handler leaves by siglongjmp, which restores no signal mask. */
 	struct sigaction sa = { .sa_sigaction = guard_on_fault,
 				.sa_flags = SA_SIGINFO | SA_NODEFER | SA_ONSTACK };
 	sigemptyset(&sa.sa_mask);
-	BUG_ON(sigaction(SIGBUS, &sa, &guard_prev_bus) != 0);
-	BUG_ON(sigaction(SIGSEGV, &sa, &guard_prev_segv) != 0);
+	BUG_ON(sigaction(sig, &sa, NULL) != 0);
 }
 
 /* Arguments of one call into LMDB, in memory that siglongjmp leaves alone. */
@@ -500,12 +517,13 @@ struct err *lenv_open(const struct lenv_opts *opts, struct lenv **ret_env)
 {
 	BUG_ON(opts->ndbs > LENV_DBS_MAX || (opts->create && opts->rdonly));
 	pthread_once(&registry_once, registry_init);
-	pthread_once(&guard_once, guard_install);
 	struct stat st;
 	if (stat(opts->dir, &st) < 0) {
 		return ERR_ERRNO("%s", opts->dir);
 	}
 	LOCK_SCOPE(&registry_lock);
+	guard_install(SIGBUS, &guard_prev_bus);
+	guard_install(SIGSEGV, &guard_prev_segv);
 	struct lenv *l = registry_find(&st);
 	if (l == NULL) {
 		return lenv_new(opts, &st, ret_env);

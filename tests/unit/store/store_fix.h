@@ -214,31 +214,6 @@ static UNUSED void fix_data_path(const char *store, const uint8_t fam[16], char 
 	snprintf(out, cap, "%s/families/%s/data.mdb", store, text);
 }
 
-/*
- * Offset of the record with that magic and id in the data file, or 0. Old copies in free pages look
- * the same, so tests flip in fresh families.
- */
-static UNUSED uint64_t fix_find_record(const char *path, enum record_kind kind, uint64_t id)
-{
-	int fd = open(path, O_RDONLY);
-	assert_true(fd >= 0);
-	struct stat st;
-	assert_int_equal(fstat(fd, &st), 0);
-	uint8_t *p = malloc((size_t)st.st_size);
-	assert_non_null(p);
-	assert_int_equal(pread(fd, p, (size_t)st.st_size, 0), st.st_size);
-	close(fd);
-	uint64_t at = 0;
-	for (uint64_t i = 0; i + 16 <= (uint64_t)st.st_size && at == 0; i++) {
-		if (get_le32(p + i) == (uint32_t)kind && p[i + 4] == RECORD_VERSION &&
-		    (id == 0 || get_le64(p + i + 8) == id)) {
-			at = i;
-		}
-	}
-	free(p);
-	return at;
-}
-
 static UNUSED void fix_flip(const char *path, uint64_t off, unsigned bit)
 {
 	int fd = open(path, O_RDWR);
@@ -248,6 +223,40 @@ static UNUSED void fix_flip(const char *path, uint64_t off, unsigned bit)
 	b ^= (uint8_t)(1u << bit);
 	assert_int_equal(pwrite(fd, &b, 1, (off_t)off), 1);
 	close(fd);
+}
+
+/*
+ * Finds a record by its magic and id (0: the first of that kind) and returns its id; with `flip`
+ * one bit at byte `at` of it is flipped, in every copy: unused parts of pages keep old ones. The
+ * first 32 bytes go to head.
+ */
+static UNUSED uint64_t fix_record(const char *path, enum record_kind kind, uint64_t id, bool flip,
+				  uint64_t at, uint8_t head[32])
+{
+	int fd = open(path, O_RDONLY);
+	assert_true(fd >= 0);
+	struct stat st;
+	assert_int_equal(fstat(fd, &st), 0);
+	uint64_t size = (uint64_t)st.st_size;
+	uint8_t *p = malloc(size);
+	assert_non_null(p);
+	assert_int_equal(pread(fd, p, size, 0), size);
+	close(fd);
+	bool any = false;
+	for (uint64_t i = 0; i + 32 <= size; i++) {
+		if (get_le32(p + i) == (uint32_t)kind && p[i + 4] == RECORD_VERSION &&
+		    (id == 0 || get_le64(p + i + 8) == id)) {
+			id = get_le64(p + i + 8);
+			memcpy(head, p + i, 32);
+			any = true;
+			if (flip && i + at < size) {
+				fix_flip(path, i + at, 4);
+			}
+		}
+	}
+	free(p);
+	assert_true(any);
+	return id;
 }
 
 #endif

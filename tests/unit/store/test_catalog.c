@@ -260,9 +260,8 @@ static void damaged_row_is_named(void **state)
 	store_close(s);
 	char path[512];
 	path_of(path, *state, "catalog/data.mdb");
-	uint64_t at = fix_find_record(path, RECORD_VM, 0);
-	assert_true(at > 0);
-	fix_flip(path, at + 20, 3);
+	uint8_t head[32];
+	fix_record(path, RECORD_VM, 0, true, 20, head);
 	OK(store_open(*state, STORE_WRITE, &s));
 	bool found;
 	struct store_vm got;
