@@ -20,7 +20,6 @@ mount -t tmpfs -o size=40M none "$tmp/small" || {
 }
 trap 'umount -l "$tmp/small"; cleanup' EXIT
 store=$tmp/small/store
-t() { "$torpor" "$@" --store "$store"; }
 lives() {
 	local from=$(($(wc -l <"$tmp/f.out") + 1))
 	wait_line "$tmp/f.out" 'beat ' 10 "$from" || die "$1: the guest stands still"

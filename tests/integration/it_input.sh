@@ -2,7 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Bad input gets a clear one-line error on stderr and exit 1 (usage: 2), and nothing is lost.
 . "$(dirname "$0")/../lib/common.bash"
-t() { "$torpor" "$@" --store "$store"; }
 r() { expect_error 1 "$1" t run --name x "${@:2}"; }
 g=$guests/bench.pvh
 
@@ -48,7 +47,7 @@ r 'memory' --kernel "$g" --mem 1M
 r 'memory' --kernel "$g" --mem 900000G
 r 'cpu' --kernel "$g" --cpus 0
 r 'cpu' --kernel "$g" --cpus 65
-r 'model|cpu' --kernel "$g" --cpu z80
+expect_error 2 'model|cpu' t run --name x --kernel "$g" --cpu z80
 r 'cmdline|command line' --kernel "$g" --cmdline "$(head -c 5000 /dev/zero | tr '\0' a)"
 [ -z "$(ls -A "$store" 2>/dev/null)" ] || [ -f "$store/FORMAT" ] || bad "refused runs left something in the store"
 
@@ -62,7 +61,7 @@ expect_error 1 'store' "$torpor" restore x --store "$tmp/dir"
 
 vm_begin v run --name v --kernel "$g" --mem 32M --cmdline "beat=20 pages=8 halt=1"
 wait_line "$tmp/v.out" 'beat 2 ' 20 || die "does not run"
-expect_error 1 'no store|not a store|store' "$torpor" snapshot take v --store "$tmp/dir"
+expect_error 2 'store' "$torpor" snapshot take v --store "$tmp/dir"
 expect_error 2 'tag' t snapshot take v --tag 12
 expect_error 2 'tag' t snapshot take v --tag 'a b'
 take v --tag good || die "take: $(cat "$tmp/take.err")"

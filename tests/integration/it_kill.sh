@@ -7,7 +7,6 @@ need_kvm
 case $tier in quick) kills=5 ;; long) kills=100 ;; *) kills=20 ;; esac
 RANDOM=${TORPOR_SEED:-1}
 say "seed ${TORPOR_SEED:-1}"
-t() { "$torpor" "$@" --store "$store"; }
 
 start() {
 	vm_begin k "$@"
@@ -21,7 +20,7 @@ say "a whole take needs about $whole ms"
 good=1
 for ((i = 1; i <= kills; i++)); do
 	# Instants spread over the take, each moved a little by chance.
-	at=$((whole * i / (kills + 1) + RANDOM % 5))
+	at=$((whole * 12 / 10 * i / (kills + 1) + RANDOM % 5))
 	t snapshot take k --tag "t$i" >"$tmp/k$i.out" 2>"$tmp/k$i.err" &
 	client=$!
 	sleep "$(awk -v ms=$at 'BEGIN { printf "%.3f", ms / 1000 }')"

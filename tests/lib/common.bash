@@ -112,16 +112,23 @@ json() { sed -nE "s/.*\"$2\": ?(\"([^\"]*)\"|[^,}]*)[,}]?.*/\1/p" "$1" | head -n
 take() {
 	"$torpor" snapshot take "$@" --store "$store" --json >"$tmp/take.json" 2>"$tmp/take.err"
 }
+# The binary with this test's store; never for ever.
+t() { timeout 120 "$torpor" "$@" --store "$store"; }
 # expect_error STATUS REGEX CMD...: CMD must exit so, with one line on stderr that matches.
 expect_error() {
-	local want=$1 re=$2 got
+	local want=$1 re=$2 got what
 	shift 2
-	timeout 60 "$@" >"$tmp/cmd.out" 2>"$tmp/cmd.err" </dev/null
+	what=$(printf '%s ' "$@" | cut -c 1-160)
+	if declare -F "$1" >/dev/null; then
+		"$@" >"$tmp/cmd.out" 2>"$tmp/cmd.err" </dev/null
+	else
+		timeout 120 "$@" >"$tmp/cmd.out" 2>"$tmp/cmd.err" </dev/null
+	fi
 	got=$?
-	[ "$got" = "$want" ] || bad "$* : exit $got, wanted $want: $(head -c 300 "$tmp/cmd.err")"
+	[ "$got" = "$want" ] || bad "$what: exit $got, wanted $want: $(head -c 300 "$tmp/cmd.err")"
 	[ "$(wc -l <"$tmp/cmd.err")" = 1 ] ||
-		bad "$* : $(wc -l <"$tmp/cmd.err") lines on stderr, wanted one: $(head -c 500 "$tmp/cmd.err")"
-	grep -Eiq -- "$re" "$tmp/cmd.err" || bad "$* : says '$(head -c 300 "$tmp/cmd.err")', wanted /$re/"
+		bad "$what: $(wc -l <"$tmp/cmd.err") lines on stderr, wanted one: $(head -c 500 "$tmp/cmd.err")"
+	grep -Eiq -- "$re" "$tmp/cmd.err" || bad "$what: says '$(head -c 300 "$tmp/cmd.err")', wanted /$re/"
 }
 # Guest kernel for Linux tests into $kernel; skip with a reason if there is none.
 linux_kernel() {
