@@ -433,10 +433,7 @@ static struct err *lease_match(void *arg, const uint8_t id[HOLDER_ID_BYTES], con
 	struct lease_search *s = arg;
 	unsigned long long snap;
 	(void)id;
-	/* A text that is not complete yet: its reader has not looked at the snapshot so far, and
-	 * will find it hidden. */
-	if (sscanf(text, FAMILY_LEASE_FMT, &snap) == 1 && snap == s->snap_id &&
-	    strchr(text, '\n') != NULL) {
+	if (sscanf(text, FAMILY_LEASE_FMT, &snap) == 1 && snap == s->snap_id) {
 		s->found = true;
 	}
 	return NULL;

@@ -86,7 +86,8 @@ MUST_USE struct err *family_snaps_sound(struct family *f, struct snap_info **ret
 
 /* Is some living lease on that snapshot? Also true for leases of this process. */
 MUST_USE struct err *family_leased(struct family *f, uint64_t snap_id, bool *ret_leased);
-/* Text of a lease's holder file. */
-#define FAMILY_LEASE_FMT "lease %llu\n"
+/* Texts of holders. */
+#define FAMILY_LEASE_FMT "lease-%llu"
+#define FAMILY_SESSION_TEXT "session"
 
 #endif

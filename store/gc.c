@@ -23,6 +23,12 @@
 
 enum {
 	SWEEP_RECORDS = 1024, /* per transaction: at most 64 MiB of frames become free pages */
+	/*
+	 * On a full disk: the list of so few freed pages fits in the free pages that every earlier
+	 * transaction left, so that removing needs no room of the disk. What it frees can be used
+	 * two transactions later.
+	 */
+	SWEEP_RECORDS_FULL = 8,
 };
 
 /* A growing list of ids. */
@@ -87,8 +93,19 @@ static struct err *delete_ids(struct ltxn *t, enum family_db db, const uint64_t 
 	return NULL;
 }
 
+/* After a failed transaction: a smaller step when the disk is full, else the error itself. */
+static struct err *smaller_step(struct err *e, size_t *step)
+{
+	if (err_class(e) != ERR_NOSPACE || *step <= SWEEP_RECORDS_FULL) {
+		return e;
+	}
+	err_drop(e, "tried again with less at once");
+	*step = SWEEP_RECORDS_FULL;
+	return NULL;
+}
+
 /* One transaction's worth. *ret_done: the session is gone. */
-static struct err *drop_some(struct family *f, const uint8_t holder[HOLDER_ID_BYTES],
+static struct err *drop_some(struct family *f, const uint8_t holder[HOLDER_ID_BYTES], size_t step,
 			     struct gc_result *res, bool *ret_done)
 {
 	struct bytes key = { holder, HOLDER_ID_BYTES };
@@ -110,10 +127,9 @@ static struct err *drop_some(struct family *f, const uint8_t holder[HOLDER_ID_BY
 	for (size_t i = 0; i < ARRAY_LEN(swept_dbs) && !left; i++) {
 		uint64_t b_here = 0;
 		ids.n = 0;
-		TRY(ids_in_range(t, swept_dbs[i], p.first, p.first + p.count, SWEEP_RECORDS, &ids,
-				 &b_here));
+		TRY(ids_in_range(t, swept_dbs[i], p.first, p.first + p.count, step, &ids, &b_here));
 		TRY(delete_ids(t, swept_dbs[i], ids.v, ids.n));
-		left = ids.n == SWEEP_RECORDS;
+		left = ids.n == step;
 		if (swept_dbs[i] == FAMILY_FRAME) {
 			frames = ids.n;
 			bytes = b_here;
@@ -133,8 +149,12 @@ struct err *gc_drop_session(struct family *f, const uint8_t holder[HOLDER_ID_BYT
 			    struct gc_result *ret_result)
 {
 	bool done = false;
+	size_t step = SWEEP_RECORDS;
 	while (!done) {
-		TRY(drop_some(f, holder, ret_result, &done));
+		struct err *e = drop_some(f, holder, step, ret_result, &done);
+		if (e != NULL) {
+			TRY(smaller_step(e, &step));
+		}
 	}
 	return NULL;
 }
@@ -191,7 +211,7 @@ static struct err *clear_sessions(struct family *f, struct gc_result *res)
 	ltxn_abort(MOVE(t));
 	for (size_t i = 0; i < l.n; i++) {
 		bool alive;
-		TRY(holder_alive(f->holders, l.v[i].holder, true, &alive));
+		TRY(holder_alive(f->holders, l.v[i].holder, FAMILY_SESSION_TEXT, true, &alive));
 		if (!alive) {
 			TRY(gc_drop_session(f, l.v[i].holder, res));
 			res->sessions_cleared++;
@@ -376,13 +396,25 @@ static struct err *find_garbage(struct family *f, struct ids out[ARRAY_LEN(swept
 	return NULL;
 }
 
+static struct err *sweep_some(struct family *f, enum family_db db, const uint64_t *v, size_t n)
+{
+	SCOPE(ltxn_abortp) struct ltxn *t = NULL;
+	TRY(ltxn_begin(f->env, true, &t));
+	TRY(delete_ids(t, db, v, n));
+	return ltxn_commit(MOVE(t));
+}
+
 static struct err *sweep(struct family *f, enum family_db db, const struct ids *l)
 {
-	for (size_t at = 0; at < l->n; at += SWEEP_RECORDS) {
-		SCOPE(ltxn_abortp) struct ltxn *t = NULL;
-		TRY(ltxn_begin(f->env, true, &t));
-		TRY(delete_ids(t, db, l->v + at, MIN(l->n - at, (size_t)SWEEP_RECORDS)));
-		TRY(ltxn_commit(MOVE(t)));
+	size_t step = SWEEP_RECORDS;
+	for (size_t at = 0; at < l->n;) {
+		size_t n = MIN(l->n - at, step);
+		struct err *e = sweep_some(f, db, l->v + at, n);
+		if (e != NULL) {
+			TRY(smaller_step(e, &step));
+			continue;
+		}
+		at += n;
 	}
 	return NULL;
 }

@@ -17,16 +17,24 @@ enum {
 	LOCK_TRIES_MAX = 1000, /* each try means that somebody removed the file just then */
 };
 
-static void id_hex(const uint8_t id[HOLDER_ID_BYTES], char out[HEX_LEN + 1])
+/* DIR/<id>-<text> */
+static struct err *holder_path(const char *dir, const uint8_t id[HOLDER_ID_BYTES], const char *text,
+			       char out[4096])
 {
+	char hex[HEX_LEN + 1];
 	for (size_t i = 0; i < HOLDER_ID_BYTES; i++) {
-		snprintf(out + 2 * i, 3, "%02x", id[i]);
+		snprintf(hex + 2 * i, 3, "%02x", id[i]);
 	}
+	int n = snprintf(out, 4096, "%s/%s-%s", dir, hex, text);
+	ENSURE(n > 0 && n < 4096, ERR_USAGE, "path too long: %.64s...", dir);
+	return NULL;
 }
 
-static bool hex_id(const char *name, uint8_t id[HOLDER_ID_BYTES])
+/* The other way round; *ret_text points into name. False: not a holder's name. */
+static bool holder_parse(const char *name, uint8_t id[HOLDER_ID_BYTES], const char **ret_text)
 {
-	if (strlen(name) != HEX_LEN || strspn(name, "0123456789abcdef") != HEX_LEN) {
+	if (strspn(name, "0123456789abcdef") != HEX_LEN || name[HEX_LEN] != '-' ||
+	    strlen(name) > HEX_LEN + 1 + HOLDER_TEXT_MAX) {
 		return false;
 	}
 	for (size_t i = 0; i < HOLDER_ID_BYTES; i++) {
@@ -34,6 +42,7 @@ static bool hex_id(const char *name, uint8_t id[HOLDER_ID_BYTES])
 		sscanf(name + 2 * i, "%2x", &v);
 		id[i] = (uint8_t)v;
 	}
+	*ret_text = name + HEX_LEN + 1;
 	return true;
 }
 
@@ -92,18 +101,13 @@ struct err *holder_take(const char *dir, const char *text, struct holder *ret_ho
 	struct holder h = { .file = FD_NONE };
 	int n = snprintf(h.dir, sizeof(h.dir), "%s", dir);
 	ENSURE(n > 0 && (size_t)n < sizeof(h.dir), ERR_USAGE, "path too long: %.64s...", dir);
+	n = snprintf(h.text, sizeof(h.text), "%s", text);
+	BUG_ON(n <= 0 || (size_t)n >= sizeof(h.text));
 	TRY(uuid_make(h.id));
-	char hex[HEX_LEN + 1];
 	char path[4096];
-	id_hex(h.id, hex);
-	snprintf(path, sizeof(path), "%s/%s", dir, hex);
+	TRY(holder_path(dir, h.id, text, path));
 	bool got;
 	TRY(holder_lock_file(path, HOLDER_ALONE, true, &h.file, &got));
-	struct err *e = io_pwrite_full(h.file.n, text, strlen(text), 0);
-	if (e != NULL) {
-		holder_drop(&h);
-		return err_wrap(e, "%s", path);
-	}
 	*ret_holder = h;
 	return NULL;
 }
@@ -113,11 +117,10 @@ void holder_drop(struct holder *h)
 	if (h->file.n < 0) {
 		return;
 	}
-	char hex[HEX_LEN + 1];
 	char path[4096];
-	id_hex(h->id, hex);
-	snprintf(path, sizeof(path), "%s/%s", h->dir, hex);
-	unlink(path); /* a file left behind is cleared by the next collection */
+	struct err *e = holder_path(h->dir, h->id, h->text, path);
+	BUG_ON(e != NULL); /* holder_take made the same one */
+	unlink(path);      /* a file left behind is cleared by the next collection */
 	fd_close(&h->file);
 }
 
@@ -148,14 +151,11 @@ static struct err *probe(const char *path, bool clear, struct fd *ret_file, bool
 	return NULL;
 }
 
-struct err *holder_alive(const char *dir, const uint8_t id[HOLDER_ID_BYTES], bool clear,
-			 bool *ret_alive)
+struct err *holder_alive(const char *dir, const uint8_t id[HOLDER_ID_BYTES], const char *text,
+			 bool clear, bool *ret_alive)
 {
-	char hex[HEX_LEN + 1];
 	char path[4096];
-	id_hex(id, hex);
-	int n = snprintf(path, sizeof(path), "%s/%s", dir, hex);
-	ENSURE(n > 0 && (size_t)n < sizeof(path), ERR_USAGE, "path too long: %.64s...", dir);
+	TRY(holder_path(dir, id, text, path));
 	SCOPE(fd_close) struct fd f = FD_NONE;
 	return probe(path, clear, &f, ret_alive);
 }
@@ -183,25 +183,17 @@ struct err *holder_each(const char *dir, bool clear,
 			return errno == 0 ? NULL : ERR_ERRNO("%s", dir);
 		}
 		uint8_t id[HOLDER_ID_BYTES];
-		if (!hex_id(ent->d_name, id)) {
+		const char *text;
+		if (!holder_parse(ent->d_name, id, &text)) {
 			continue;
 		}
 		char path[4096];
-		int n = snprintf(path, sizeof(path), "%s/%s", dir, ent->d_name);
-		ENSURE(n > 0 && (size_t)n < sizeof(path), ERR_USAGE, "path too long: %.64s...",
-		       dir);
+		TRY(holder_path(dir, id, text, path));
 		SCOPE(fd_close) struct fd f = FD_NONE;
 		bool alive;
 		TRY(probe(path, clear, &f, &alive));
-		if (!alive) {
-			continue;
+		if (alive) {
+			TRY(fn(arg, id, text));
 		}
-		char text[HOLDER_TEXT_MAX + 1];
-		ssize_t got = pread(f.n, text, HOLDER_TEXT_MAX, 0);
-		if (got < 0) {
-			return ERR_ERRNO("%s", path);
-		}
-		text[got] = 0;
-		TRY(fn(arg, id, text));
 	}
 }

@@ -4,7 +4,8 @@
  * directories. A holder lives exactly as long as its open-file-description lock is held: it ends
  * with the process, is not fooled by a reused pid, and needs no clean-up that could be missed.
  *
- * A holder's file is DIR/<32 hex digits>; its text says what it holds ("session", "lease 17").
+ * A holder's file is empty; its name is <32 hex digits>-<text>, where the text says what it holds
+ * ("session", "lease-17"). So it needs no block of a full disk, and is complete as soon as it is.
  * Used by store/ on any thread; a struct holder belongs to one.
  */
 #ifndef TORPOR_STORE_HOLDER_H
@@ -18,19 +19,20 @@
 struct holder {
 	uint8_t id[HOLDER_ID_BYTES];
 	struct fd file; /* n < 0: none */
+	char text[HOLDER_TEXT_MAX + 1];
 	char dir[3700];
 };
 
-/* Makes and locks a new file with a fresh random id. */
+/* Makes and locks a new file with a fresh random id. text: lower-case letters, digits, '-'. */
 MUST_USE struct err *holder_take(const char *dir, const char *text, struct holder *ret_holder);
 /* Removes the file and ends the lock. None is fine. */
 void holder_drop(struct holder *h);
 /*
- * Is the holder with that id alive? A dead one's file is removed when `clear` is set. An absent
- * file is dead.
+ * Is the holder with that id and text alive? A dead one's file is removed when `clear` is set. An
+ * absent file is dead.
  */
-MUST_USE struct err *holder_alive(const char *dir, const uint8_t id[HOLDER_ID_BYTES], bool clear,
-				  bool *ret_alive);
+MUST_USE struct err *holder_alive(const char *dir, const uint8_t id[HOLDER_ID_BYTES],
+				  const char *text, bool clear, bool *ret_alive);
 /*
  * Calls fn with the id and text of every living holder; files of dead ones are removed when `clear`
  * is set. An error of fn ends it.

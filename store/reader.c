@@ -6,7 +6,7 @@
  * batches of frames in the order of their ids, find them in one short read transaction, ask the
  * kernel to read ahead, and decode one batch while the next is on its way from the disk.
  *
- * I1: the lease's file is locked and written before the snapshot is looked up (gc.c, I2).
+ * I1: the lease's file exists and is locked before the snapshot is looked up (gc.c, I2).
  * I2: no transaction is open while a frame is decoded or placed: a slow caller keeps no pages from
  *     being used again. The lease keeps the frames where they were found.
  */

@@ -159,7 +159,7 @@ struct err *session_open(struct family *f, const struct session_opts *opts,
 	s->opts = *opts;
 	s->holder.file = FD_NONE;
 	TRY(check_space(f, opts->expect_bytes));
-	TRY(holder_take(f->holders, "session\n", &s->holder));
+	TRY(holder_take(f->holders, FAMILY_SESSION_TEXT, &s->holder));
 	TRY(reserve(s));
 	*ret_session = MOVE(s);
 	return NULL;

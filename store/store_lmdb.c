@@ -33,7 +33,8 @@ enum {
 	 * own (exact bound 2022 with 8-byte keys; below it only decides how bytes are copied). */
 	INLINE_MAX = 2038,
 	LMDB_READERS_MAX = 510,
-	RC_FAULT = -40000, /* a guard fired; outside LMDB's and errno's codes */
+	LOCK_FILE_BYTES = 64 * 1024, /* more than 510 reader slots of 64 bytes and the head */
+	RC_FAULT = -40000,           /* a guard fired; outside LMDB's and errno's codes */
 };
 /* Below this much free space an EIO of a commit means a full disk. */
 #define FULL_BELOW_BYTES (8 * MIB)
@@ -391,10 +392,33 @@ static struct err *find_map(struct lenv *l)
 	return NULL;
 }
 
+/*
+ * Gives lock.mdb all its blocks. LMDB maps it writable and sparse: on a full disk, writing a
+ * reader's slot would be a SIGBUS. Must run before LMDB opens the file: closing ours drops this
+ * process's locks on it.
+ */
+static struct err *fill_lock_file(const struct lenv *l)
+{
+	char path[4096];
+	snprintf(path, sizeof(path), "%s/lock.mdb", l->dir);
+	SCOPE(fd_close) struct fd f = FD_NONE;
+	struct err *e = io_open(path, O_RDWR | (l->rdonly ? 0 : O_CREAT), 0600, &f);
+	if (e != NULL && l->rdonly) {
+		err_drop(e, "absent, or a read-only file system: LMDB decides");
+		return NULL;
+	}
+	TRY(e);
+	if (fallocate(f.n, FALLOC_FL_KEEP_SIZE, 0, LOCK_FILE_BYTES) < 0 && errno != EOPNOTSUPP) {
+		return ERR_ERRNO("%s", path);
+	}
+	return NULL;
+}
+
 /* Fills env, fd, dbi and map. On failure env is NULL. */
 static struct err *env_start(struct lenv *l, bool create)
 {
 	MDB_env *env = NULL;
+	TRY(fill_lock_file(l));
 	int rc = mdb_env_create(&env);
 	if (rc != 0) {
 		return err_lmdb(l, rc, "opening");
