@@ -14,8 +14,8 @@
  * Kept of KVM's own leaves: both kvmclocks and the stable bit, steal time, PV EOI, kick, TLB flush,
  * IPI, poll control, yield: their state is MSRs, which are saved, and guest memory.
  *
- * A guest of a software KVM sees the host's CPUID whatever is set here; the record is kept all the
- * same, because it says what the VM was built for.
+ * A guest of a software KVM sees the host's feature leaves (1, 7, 0xd) whatever is set here; the
+ * record is kept all the same, because it says what the VM was built for.
  */
 #include "core/kvm_vcpu.h"
 
@@ -39,6 +39,7 @@ static const char *const reg_names[REG__COUNT] = { "EAX", "EBX", "ECX", "EDX" };
 #define L1_ECX_HYPERVISOR BIT(31)
 #define L1_ECX_TSC_DEADLINE BIT(24)
 #define L1_ECX_X2APIC BIT(21)
+#define L87_EDX_INVARIANT_TSC BIT(8)
 
 /* XCR0 states (SDM 1, 13.1). */
 #define XCR0_V2 0x3u
@@ -106,7 +107,7 @@ static const struct feature_word words[] = {
 		  BIT(29),
 	  0, V2_81_ECX, V3_81_ECX },
 	{ 0x80000001, 0, EDX, 0, 0, ALL & ~(BIT(30) | BIT(31)), ALL & ~(BIT(30) | BIT(31)) },
-	{ 0x80000007, 0, EDX, 0, 0, BIT(8), BIT(8) }, /* invariant TSC */
+	{ 0x80000007, 0, EDX, 0, 0, L87_EDX_INVARIANT_TSC, L87_EDX_INVARIANT_TSC },
 	{ 0x80000008, 0, EBX, 0, 0, ALL & ~BIT(0), ALL & ~BIT(0) },
 	{ 0x80000021, 0, EAX, 0, 0, ALL, ALL },
 	/* KVM's own; see the head of the file */
@@ -444,6 +445,14 @@ struct err *cpuid_make(int kvm, const char *model, unsigned ncpus, struct cpuid_
 	static const uint32_t hidden[] = { 0xa, 0x12, 0x14, 0x8000000a, 0x8000001f, 0x80000022 };
 	for (size_t i = 0; i < ARRAY_LEN(hidden); i++) {
 		drop_leaf(t, hidden[i]);
+	}
+	/*
+	 * A software KVM cannot hold a guest's TSC or set it back. Not called invariant, Linux
+	 * takes kvmclock for its time instead, which can.
+	 */
+	struct kvm_cpuid_entry2 *e = find(t, 0x80000007, 0);
+	if (e != NULL && kvm_is_software(kvm)) {
+		e->edx &= ~L87_EDX_INVARIANT_TSC;
 	}
 	prune_xsave(t);
 	TRY(topology(t, ncpus));
