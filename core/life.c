@@ -149,6 +149,9 @@ static struct err *act_end(void *self, void *arg)
 {
 	(void)arg;
 	struct life *l = self;
+	if (l->machine == NULL) {
+		return NULL; /* a reset could not build another one */
+	}
 	TRY(machine_park_vcpus(l->machine));
 	machine_gate_devices(l->machine, true);
 	return NULL;
@@ -405,10 +408,7 @@ static void act_on_event(struct life *l, enum machine_event ev, const char *repo
 		e = reset_vm(l);
 		if (e != NULL) {
 			log_err(err_wrap(e, "reset of '%s'", l->config.name));
-			l->fsm.state = LIFE_ENDED;
-			if (l->on_end != NULL) {
-				l->on_end(l->on_end_arg, VM_END_ERROR, NULL);
-			}
+			end_vm(l, VM_END_ERROR, NULL);
 		}
 		break;
 	}
@@ -696,6 +696,7 @@ const char *life_store_dir(const struct life *l)
 
 struct err *life_vcpu_tid(struct life *l, unsigned i, int *ret_tid)
 {
+	ENSURE(l->machine != NULL, ERR_NOT_NOW, "'%s' has ended", l->config.name);
 	ENSURE(i < machine_nvcpus(l->machine), ERR_USAGE, "there is no vCPU %u", i);
 	*ret_tid = machine_vcpu_tid(l->machine, i);
 	return NULL;
