@@ -390,6 +390,9 @@ static struct err *reset_vm(struct life *l)
 static void act_on_event(struct life *l, enum machine_event ev, const char *report)
 {
 	struct err *e;
+	if (l->fsm.state == LIFE_ENDED) {
+		return; /* two ends met: the first counts */
+	}
 	switch (ev) {
 	case MACHINE_POWEROFF:
 		end_vm(l, VM_END_POWEROFF, NULL);
