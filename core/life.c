@@ -37,8 +37,8 @@ struct take_job {
 	char tag[NAME_BYTES_MAX + 1];
 	life_take_done_fn *done;
 	void *arg;
-	bool froze; /* freeze parked a running guest */
-	bool was_running;
+	uint8_t from; /* enum life_state at the start; stays so until the take is done (L6) */
+	bool froze;   /* freeze stopped what ran, thaw is to undo it */
 	bool cancel; /* read by the engine, written by life_stop (atomic access) */
 	struct err *e;
 	struct snap_result result;
@@ -476,29 +476,7 @@ void life_stop(struct life *l)
 
 /* ---- takes ---- */
 
-static struct err *job_freeze(void *self)
-{
-	struct take_job *job = self;
-	struct life *l = job->life;
-	if (!job->was_running) {
-		return NULL;
-	}
-	TRY(machine_park_vcpus(l->machine));
-	struct err *e = NULL;
-	if (machine_has_request(l->machine)) {
-		e = ERR(ERR_NOT_NOW, "'%s' is just being reset or ends: try again", l->config.name);
-	} else {
-		e = kvm_state_clock_hold(machine_kvm_state(l->machine));
-	}
-	if (e != NULL) {
-		machine_unpark_vcpus(l->machine);
-		return e;
-	}
-	machine_gate_devices(l->machine, true);
-	job->froze = true;
-	return NULL;
-}
-
+/* Undoes what job_freeze did, in reverse; nothing for a suspended VM. */
 static void job_thaw(void *self)
 {
 	struct take_job *job = self;
@@ -507,12 +485,41 @@ static void job_thaw(void *self)
 		return;
 	}
 	job->froze = false;
-	machine_gate_devices(l->machine, false);
 	struct err *e = kvm_state_clock_release(machine_kvm_state(l->machine), true);
 	if (e != NULL) {
 		log_err(err_wrap(e, "going on after the snapshot"));
 	}
-	machine_unpark_vcpus(l->machine);
+	machine_gate_devices(l->machine, false);
+	if (job->from == LIFE_RUNNING) {
+		machine_unpark_vcpus(l->machine);
+	}
+}
+
+/*
+ * The gate goes first: behind it no device callback of the main loop reads the clock while this
+ * thread holds or releases it.
+ */
+static struct err *job_freeze(void *self)
+{
+	struct take_job *job = self;
+	struct life *l = job->life;
+	struct err *e = NULL;
+	if (job->from != LIFE_SUSPENDED) {
+		machine_gate_devices(l->machine, true);
+		job->froze = true;
+		e = machine_park_vcpus(l->machine); /* the reason stands already for LIFE_VCPUS */
+	}
+	if (e == NULL && machine_has_request(l->machine)) {
+		/* The request is no part of the saved state: a snapshot would lose it. */
+		e = ERR(ERR_NOT_NOW, "'%s' is just being reset or ends: try again", l->config.name);
+	}
+	if (e == NULL) {
+		e = kvm_state_clock_hold(machine_kvm_state(l->machine));
+	}
+	if (e != NULL) {
+		job_thaw(job);
+	}
+	return e;
 }
 
 static const struct snap_vm_ops job_ops = {
@@ -589,6 +596,9 @@ static void job_done(void *arg)
 	l->job = NULL;
 	if (job->e == NULL) {
 		l->parent = job->result.snap_id;
+		if (job->from != LIFE_RUNNING) {
+			job->result.pause_us = 0; /* nobody was paused by it */
+		}
 	}
 	struct err *e = MOVE(job->e);
 	job->done(job->arg, e, e == NULL ? &job->result : NULL);
@@ -630,7 +640,7 @@ struct err *life_take(struct life *l, const char *tag, life_take_done_fn *done, 
 	job->life = l;
 	job->done = done;
 	job->arg = arg;
-	job->was_running = l->fsm.state == LIFE_RUNNING;
+	job->from = l->fsm.state;
 	snprintf(job->tag, sizeof(job->tag), "%s", tag != NULL ? tag : "");
 	lock_init(&job->lock, RANK_QUEUE);
 	l->job = job;
