@@ -202,6 +202,14 @@ static struct err *pends_add(void *arg, const struct pend_rec *p)
 	return NULL;
 }
 
+static struct err *see_holder(void *arg, const uint8_t id[HOLDER_ID_BYTES], const char *text)
+{
+	(void)arg;
+	(void)id;
+	(void)text;
+	return NULL;
+}
+
 static struct err *clear_sessions(struct family *f, struct gc_result *res)
 {
 	SCOPE(pends_done) struct pends l = { 0 };
@@ -217,7 +225,8 @@ static struct err *clear_sessions(struct family *f, struct gc_result *res)
 			res->sessions_cleared++;
 		}
 	}
-	return NULL;
+	/* Files of dead readers, and of writers that ended before their pend record. */
+	return holder_each(f->holders, true, see_holder, NULL);
 }
 
 /* ---- snapshots ---- */

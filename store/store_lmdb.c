@@ -414,6 +414,25 @@ static struct err *fill_lock_file(const struct lenv *l)
 	return NULL;
 }
 
+/*
+ * Dead environments: never used or freed again. Kept in a list only so that leak checkers see them
+ * for what they are. NEEDS(registry_lock).
+ */
+struct grave {
+	struct grave *next;
+	MDB_env *env;
+};
+static struct grave *graves;
+
+static void env_bury(MDB_env *env)
+{
+	struct grave *g = malloc(sizeof(*g));
+	if (g != NULL) {
+		*g = (struct grave){ .next = graves, .env = env };
+		graves = g;
+	}
+}
+
 /* Fills env, fd, dbi and map. On failure env is NULL. */
 static struct err *env_start(struct lenv *l, bool create)
 {
@@ -467,7 +486,9 @@ static struct err *env_start(struct lenv *l, bool create)
 		e = find_map(l);
 	}
 	if (e != NULL) {
-		if (!atomic_load(&l->dead)) {
+		if (atomic_load(&l->dead)) {
+			env_bury(env);
+		} else {
 			mdb_env_close(env);
 		}
 		l->env = NULL;
@@ -479,8 +500,10 @@ static struct err *env_start(struct lenv *l, bool create)
 
 static void env_stop(struct lenv *l)
 {
-	/* Another process's environment (fork) and a dead one must not be touched: leaked. */
-	if (l->env != NULL && l->pid == getpid() && !atomic_load(&l->dead)) {
+	/* Another process's environment (fork) and a dead one must not be touched. */
+	if (l->env != NULL && (l->pid != getpid() || atomic_load(&l->dead))) {
+		env_bury(l->env);
+	} else if (l->env != NULL) {
 		mdb_env_close(l->env);
 	}
 	l->env = NULL;
