@@ -39,7 +39,7 @@ struct take_job {
 	void *arg;
 	uint8_t from; /* enum life_state at the start; stays so until the take is done (L6) */
 	bool froze;   /* freeze stopped what ran, thaw is to undo it */
-	bool cancel; /* read by the engine, written by life_stop (atomic access) */
+	bool cancel;  /* read by the engine, written by life_stop (atomic access) */
 	struct err *e;
 	struct snap_result result;
 	/* Progress, for the control client. */
@@ -65,7 +65,6 @@ struct life {
 	uint64_t parent; /* snapshot this VM descends from */
 	int serial_in, serial_out, serial_listen;
 	bool start_paused;
-	bool threads_started;
 	struct take_job *job;
 	bool event_waits; /* a guest event came during a take */
 	enum machine_event event;
@@ -137,6 +136,25 @@ static struct err *act_resume(void *self, void *arg)
 	return NULL;
 }
 
+/* Devices and clock as when running; the vCPUs stay parked. */
+static struct err *act_start_vcpus(void *self, void *arg)
+{
+	(void)arg;
+	struct life *l = self;
+	TRY(machine_park_vcpus(l->machine));
+	TRY(kvm_state_clock_release(machine_kvm_state(l->machine), false));
+	machine_gate_devices(l->machine, false);
+	return NULL;
+}
+
+static struct err *act_start_paused(void *self, void *arg)
+{
+	(void)arg;
+	struct life *l = self;
+	machine_gate_devices(l->machine, true);
+	return machine_park_vcpus(l->machine);
+}
+
 static struct err *act_refuse_asleep(void *self, void *arg)
 {
 	(void)self;
@@ -169,7 +187,8 @@ static struct err *act_end(void *self, void *arg)
 static const struct fsm_cell life_cells[LIFE__STATES][LIFE__EVENTS] = {
 	[LIFE_BUILT] = {
 		[LIFE_EV_START] = CELL_OR(LIFE_RUNNING, LIFE_BUILT, act_resume),
-		[LIFE_EV_START_PAUSED] = CELL(LIFE_SUSPENDED, NULL),
+		[LIFE_EV_START_VCPUS] = CELL_OR(LIFE_VCPUS, LIFE_BUILT, act_start_vcpus),
+		[LIFE_EV_START_PAUSED] = CELL_OR(LIFE_SUSPENDED, LIFE_BUILT, act_start_paused),
 		[LIFE_EV_END] = CELL(LIFE_ENDED, act_end),
 	},
 	[LIFE_RUNNING] = {
@@ -209,6 +228,7 @@ static const char *const life_state_names[LIFE__STATES] = {
 
 static const char *const life_event_names[LIFE__EVENTS] = {
 	[LIFE_EV_START] = "start",
+	[LIFE_EV_START_VCPUS] = "start with vCPUs suspended",
 	[LIFE_EV_START_PAUSED] = "start paused",
 	[LIFE_EV_SUSPEND_VCPUS] = "suspend vCPUs",
 	[LIFE_EV_RESUME_VCPUS] = "resume vCPUs",
@@ -243,7 +263,6 @@ static struct err *build_machine(struct life *l)
 		.arg = l,
 	};
 	TRY(machine_new(&o, &l->machine));
-	l->threads_started = false;
 	struct snap_host facts;
 	TRY(machine_host_facts(l->machine, &facts));
 	snap_set_host(&facts);
@@ -317,16 +336,16 @@ struct err *life_new(struct loop *loop, const struct life_opts *opts, struct lif
 	return NULL;
 }
 
-struct err *life_start(struct life *l)
+/* From built to a state: with ev START, START_VCPUS or START_PAUSED. */
+static struct err *start(struct life *l, enum life_event ev)
 {
 	TRY(machine_start(l->machine));
-	l->threads_started = true;
-	if (l->start_paused) {
-		machine_gate_devices(l->machine, true);
-		TRY(machine_park_vcpus(l->machine));
-		return fsm_step(&l->fsm, LIFE_EV_START_PAUSED, l, NULL);
-	}
-	return fsm_step(&l->fsm, LIFE_EV_START, l, NULL);
+	return fsm_step(&l->fsm, ev, l, NULL);
+}
+
+struct err *life_start(struct life *l)
+{
+	return start(l, l->start_paused ? LIFE_EV_START_PAUSED : LIFE_EV_START);
 }
 
 static void job_wait(struct life *l);
@@ -373,18 +392,22 @@ static void end_vm(struct life *l, enum vm_end end, const char *report)
 	}
 }
 
-/* Rebuilds the machine in place: name, socket, store and lineage stay. */
+/*
+ * Rebuilds the machine in place: name, socket, store and lineage stay, and who was suspended before
+ * the reset was heard of stays so.
+ */
 static struct err *reset_vm(struct life *l)
 {
+	enum life_event ev = l->fsm.state == LIFE_SUSPENDED ? LIFE_EV_START_PAUSED
+			     : l->fsm.state == LIFE_VCPUS   ? LIFE_EV_START_VCPUS
+							    : LIFE_EV_START;
 	TRY(fsm_step(&l->fsm, LIFE_EV_RESET, l, NULL));
 	machine_free(MOVE(l->machine));
 	TRY(gmem_clear(l->gmem));
 	TRY(build_machine(l));
 	TRY(load_kernel(l));
-	TRY(machine_start(l->machine));
-	l->threads_started = true;
 	l->resets++;
-	return fsm_step(&l->fsm, LIFE_EV_START, l, NULL);
+	return start(l, ev);
 }
 
 static void act_on_event(struct life *l, enum machine_event ev, const char *report)

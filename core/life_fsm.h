@@ -12,6 +12,7 @@ enum life_state { LIFE_BUILT, LIFE_RUNNING, LIFE_VCPUS, LIFE_SUSPENDED, LIFE_END
 
 enum life_event {
 	LIFE_EV_START,
+	LIFE_EV_START_VCPUS, /* after a reset that found the vCPUs suspended */
 	LIFE_EV_START_PAUSED,
 	LIFE_EV_SUSPEND_VCPUS,
 	LIFE_EV_RESUME_VCPUS,
