@@ -612,8 +612,10 @@ static void job_done(void *arg)
 {
 	struct take_job *job = arg;
 	struct life *l = job->life;
-	if (l->job != job) {
-		return; /* life_free has waited for it already */
+	if (l == NULL) { /* job_wait has told its end already */
+		lock_done(&job->lock);
+		free(job);
+		return;
 	}
 	pthread_join(job->thread, NULL);
 	l->job = NULL;
@@ -676,7 +678,7 @@ struct err *life_take(struct life *l, const char *tag, life_take_done_fn *done, 
 	return NULL;
 }
 
-/* For life_free: a take under way is given up and its end is not reported. */
+/* For life_free: a take under way is given up, and its end told before life is gone. */
 static void job_wait(struct life *l)
 {
 	struct take_job *job = l->job;
@@ -685,11 +687,11 @@ static void job_wait(struct life *l)
 	}
 	__atomic_store_n(&job->cancel, true, __ATOMIC_RELAXED);
 	pthread_join(job->thread, NULL);
-	err_drop(MOVE(job->e), "nobody is left to tell");
 	l->job = NULL;
-	/* The posted job_done may still be in the loop's queue: the loop is freed after life, and
-	 * its queue is not run any more; the job itself stays for it and is leaked at process end.
-	 */
+	struct err *e = MOVE(job->e);
+	job->done(job->arg, e, e == NULL ? &job->result : NULL);
+	/* job_done is in the loop's queue by now: it frees the job, if the loop runs once more. */
+	job->life = NULL;
 }
 
 bool life_take_progress(struct life *l, char *ret_step, size_t step_len, uint64_t *ret_done,

@@ -312,6 +312,7 @@ static struct err *test_timer_flood(struct vm *vm)
 	sleep_ms(700); /* the main loop is busy with something else */
 	TRY(life_suspend_vcpus(vm->life));
 	size_t grown = mallinfo2().uordblks - before;
+	printf("        %zu bytes more\n", grown);
 	ENSURE(grown < 64 * 1024, ERR_GUEST, "a busy guest made the process keep %zu KiB",
 	       grown / 1024);
 	return NULL;
@@ -319,7 +320,7 @@ static struct err *test_timer_flood(struct vm *vm)
 
 static struct err *test_storm(struct vm *vm)
 {
-	TRY(build(vm, "hostile", "do=storm n=60000", 1, false));
+	TRY(build(vm, "hostile", "do=storm n=30000", 1, false));
 	for (unsigned i = 0; i < 3000 && vm->ends == 0; i++) {
 		TRY(turn(vm, 10));
 	}

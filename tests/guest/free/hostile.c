@@ -79,6 +79,13 @@ static bool ends_us(unsigned port, unsigned len)
 	return false;
 }
 
+/* Chips in the kernel that interrupt us, and the sync port. */
+static bool is_kernels(unsigned port)
+{
+	return port < 0x70 || (port >= 0x9e && port < 0xa2) || (port >= 0x4cd && port < 0x4d2) ||
+	       (port >= 0x5dd && port < 0x5e1);
+}
+
 static void access(uint16_t port, unsigned kind, uint32_t v)
 {
 	uint64_t n = v % 32 + 1;
@@ -113,13 +120,14 @@ static void access(uint16_t port, unsigned kind, uint32_t v)
 
 static void storm(uint64_t n, uint64_t seed)
 {
-	static const uint16_t known[] = { 0x70, 0x71, 0x600, 0x602, 0x608, 0x60a, 0x3f9, 0x3fa, 0x3fb,
-					  0x3fc, 0x3fd, 0x3fe, 0x3ff, 0x61, 0x20, 0x40, 0x43, 0xa0 };
+	/* The VMM's own devices; interrupt controller and timer chip are the kernel's. */
+	static const uint16_t known[] = { 0x70,  0x71,  0x600, 0x602, 0x608, 0x60a, 0x3f9,
+					  0x3fa, 0x3fb, 0x3fc, 0x3fd, 0x3fe, 0x3ff };
 	for (uint64_t i = 0; i < n; i++) {
 		uint64_t r = mix(seed + i);
 		uint16_t port = r & 1 ? known[(r >> 8) % (sizeof(known) / sizeof(known[0]))]
 				      : (uint16_t)(r >> 8);
-		if (!ends_us(port, 4) && (port < 0x5e0 || port > 0x5ef)) {
+		if (!ends_us(port, 4) && !is_kernels(port)) {
 			access(port, (r >> 24) % 8, (uint32_t)(r >> 32));
 		}
 	}
