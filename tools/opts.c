@@ -30,7 +30,8 @@ static void print_row(const char *left, const char *help)
 
 static void print_help(const struct args *a, const char *about, const struct opt *opts, size_t n)
 {
-	printf("usage: torpor %s %s\n\n%s\n\nOptions:\n", a->verb->name, a->verb->synopsis, about);
+	printf("usage: torpor %s%s%s\n\n%s\n\nOptions:\n", a->verb->name,
+	       a->verb->synopsis[0] != 0 ? " " : "", a->verb->synopsis, about);
 	for (size_t i = 0; i < n; i++) {
 		char left[80];
 		snprintf(left, sizeof(left), "--%s%s%s", opts[i].name,
