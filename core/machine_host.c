@@ -128,6 +128,8 @@ static void slot_arm(struct machine *m, struct dev_slot *slot)
 
 static void run_arm(struct machine *m, struct machine_call *c)
 {
+	atomic_store(&c->slot->arm_posted,
+		     false); /* before at_ns is read: a later wish posts again */
 	LOCK_SCOPE(&m->gate);
 	if (!m->closed) {
 		slot_arm(m, c->slot);
@@ -156,7 +158,9 @@ static void host_set_timer(void *self, struct device *dev, uint64_t at_vm_ns)
 {
 	struct machine *m = self;
 	struct dev_slot *slot = dev->core;
-	if (atomic_exchange(&slot->at_ns, at_vm_ns) != at_vm_ns) {
+	/* One call at a time, so that a guest cannot fill memory with them faster than they run. */
+	if (atomic_exchange(&slot->at_ns, at_vm_ns) != at_vm_ns &&
+	    !atomic_exchange(&slot->arm_posted, true)) {
 		call_post(m, &(struct machine_call){ .fn = run_arm, .slot = slot });
 	}
 }
@@ -200,6 +204,7 @@ static void slot_watch(struct machine *m, struct dev_slot *slot)
 
 static void run_watch(struct machine *m, struct machine_call *c)
 {
+	atomic_store(&c->slot->watch_posted, false);
 	LOCK_SCOPE(&m->gate);
 	if (!m->closed) {
 		slot_watch(m, c->slot);
@@ -212,7 +217,9 @@ static void host_watch_fd(void *self, struct device *dev, int fd, uint32_t epoll
 	struct dev_slot *slot = dev->core;
 	atomic_store(&slot->want_fd, fd);
 	atomic_store(&slot->want_events, epoll_events);
-	call_post(m, &(struct machine_call){ .fn = run_watch, .slot = slot });
+	if (!atomic_exchange(&slot->watch_posted, true)) {
+		call_post(m, &(struct machine_call){ .fn = run_watch, .slot = slot });
+	}
 }
 
 /* ---- the gate ---- */

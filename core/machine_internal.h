@@ -30,6 +30,8 @@ struct dev_slot {
 	int fd_n;                     /* [main loop] the descriptor behind fd */
 	atomic_int want_fd;           /* what the device asked for */
 	atomic_uint want_events;
+	atomic_bool arm_posted;       /* a call that arms the timer is on its way */
+	atomic_bool watch_posted;     /* likewise for the descriptor */
 };
 
 struct machine_state {

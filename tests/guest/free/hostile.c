@@ -160,6 +160,8 @@ void guest_main(void)
 		for (;;) {
 			outb(0x70, 0x0a);
 			outb(0x71, (uint8_t)(0x26 + (rdtsc() >> 8 & 7)));
+			outb(0x70, 0x0c);
+			inb(0x71); /* acknowledges, so that the next one is due */
 		}
 	}
 	if (arg_is("do", "storm")) {
