@@ -9,14 +9,10 @@
  *  - a DBI opened in an aborted transaction is closed with it;
  *  - the data file is opened without O_CLOEXEC.
  */
-#include "store/store_lmdb.h"
+#include "store/store_lmdb_internal.h"
 
 #include <errno.h>
 #include <fcntl.h>
-#include <lmdb.h>
-#include <setjmp.h>
-#include <signal.h>
-#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -25,178 +21,43 @@
 #include "core/base/io.h"
 #include "core/base/limits.h"
 #include "core/base/lock.h"
+#include "store/fault_guard.h"
 
-enum {
-	LMDB_PAGE = 4096,
-	LMDB_PAGE_HEAD = 16,
-	/* Values up to here may share a B-tree page with others; longer ones have pages of their
-	 * own (exact bound 2022 with 8-byte keys; below it only decides how bytes are copied). */
-	INLINE_MAX = 2038,
-	LMDB_READERS_MAX = 510,
-	LOCK_FILE_BYTES = 64 * 1024, /* more than 510 reader slots of 64 bytes and the head */
-	RC_FAULT = -40000,           /* a guard fired; outside LMDB's and errno's codes */
-};
+/* A smaller map is not tried. */
+#define MAP_BYTES_MIN (4 * GIB)
 /* Below this much free space an EIO of a commit means a full disk. */
 #define FULL_BELOW_BYTES (8 * MIB)
 
-struct lenv {
-	struct lenv *next; /* [registry] */
-	unsigned refs;     /* [registry] */
-	unsigned active;   /* [registry] transactions begun and not over */
-	dev_t dev;         /* of the directory; const */
-	ino_t ino;
-	char dir[3584];
-	const char *const *dbs;
-	unsigned ndbs;
-	uint64_t map_bytes;
-	bool rdonly;        /* [registry] */
-	pid_t pid;          /* [registry] the process that opened env */
-	MDB_env *env;       /* changes only under the registry lock while active is 0 */
-	int fd;             /* LMDB's */
-	const uint8_t *map; /* where the file is mapped; NULL while that is being found out */
-	MDB_dbi dbi[LENV_DBS_MAX];
-	atomic_bool dead;  /* set by a guard, read before every call into LMDB */
-	atomic_bool panic; /* LMDB refuses everything until it is opened again */
-};
-
-struct ltxn {
-	struct lenv *l;
-	MDB_txn *txn;
-	bool write;
-};
-
-struct lcur {
-	struct ltxn *t;
-	MDB_cursor *cur;
-	unsigned db;
-	MDB_val val; /* points into the map or a dirty page */
-	size_t key_len;
-	uint8_t key[LENV_KEY_MAX];
-};
-
-/* ---- the guard ---- */
-
-struct guard {
-	sigjmp_buf jmp;
-	const uint8_t *map; /* NULL: every address counts */
-	uint64_t map_bytes;
-};
-static __thread struct guard *guard_now;
-static __thread bool guard_unblocked;
-static __thread bool guard_chaining;
-static struct sigaction guard_prev_bus; /* [registry] while written */
-static struct sigaction guard_prev_segv;
-
-/* Passes a fault that is not ours to whoever handled it before. */
-static void guard_chain(int sig, siginfo_t *si, void *uc)
-{
-	if (guard_chaining) { /* that handler passes faults back to this one */
-		signal(sig, SIG_DFL);
-		return;
-	}
-	guard_chaining = true;
-	const struct sigaction *prev = sig == SIGBUS ? &guard_prev_bus : &guard_prev_segv;
-	if ((prev->sa_flags & SA_SIGINFO) != 0) {
-		prev->sa_sigaction(sig, si, uc);
-	} else if (prev->sa_handler == SIG_DFL || prev->sa_handler == SIG_IGN) {
-		signal(sig,
-		       SIG_DFL); /* returning repeats the access, which then ends the process */
-	} else {
-		prev->sa_handler(sig);
-	}
-	guard_chaining = false;
-}
-
-static void guard_on_fault(int sig, siginfo_t *si, void *uc)
-{
-	struct guard *g = guard_now;
-	const uint8_t *at = si->si_addr;
-	if (g != NULL && si->si_code > 0 &&
-	    (g->map == NULL || (at >= g->map && (uint64_t)(at - g->map) < g->map_bytes))) {
-		guard_now = NULL;
-		siglongjmp(g->jmp, 1);
-	}
-	guard_chain(sig, si, uc);
-}
+/* ---- guarded calls ---- */
 
 /* LMDB calls this instead of printing and aborting; outside a guard it goes on to abort. */
-static void guard_on_assert(MDB_env *env, const char *msg)
+static void on_assert(MDB_env *env, const char *msg)
 {
 	(void)env;
 	(void)msg;
-	struct guard *g = guard_now;
-	if (g != NULL) {
-		guard_now = NULL;
-		siglongjmp(g->jmp, 1);
-	}
+	fault_guard_trip();
 }
 
-/* Makes our handler the current one, again if somebody else has put theirs in its place. */
-static void guard_install(int sig, struct sigaction *prev)
+static int guard_fn(void *arg)
 {
-	struct sigaction now;
-	BUG_ON(sigaction(sig, NULL, &now) != 0);
-	bool ours = (now.sa_flags & SA_SIGINFO) != 0
-			    ? now.sa_sigaction == guard_on_fault
-			    : (void *)now.sa_handler == (void *)guard_on_fault;
-	if (ours && (now.sa_flags & SA_SIGINFO) != 0) {
-		return;
-	}
-	if (!ours) {
-		*prev = now;
-	}
-	/* SA_NODEFER: the handler leaves by siglongjmp, which restores no signal mask. */
-	struct sigaction sa = { .sa_sigaction = guard_on_fault,
-				.sa_flags = SA_SIGINFO | SA_NODEFER | SA_ONSTACK };
-	sigemptyset(&sa.sa_mask);
-	BUG_ON(sigaction(sig, &sa, NULL) != 0);
+	struct op *o = arg;
+	return o->fn(o);
 }
 
-/* Arguments of one call into LMDB, in memory that siglongjmp leaves alone. */
-struct op {
-	MDB_env *env;
-	MDB_txn *txn;
-	MDB_txn **txn_out;
-	MDB_cursor *cur;
-	MDB_cursor **cur_out;
-	MDB_cursor_op cur_op;
-	MDB_dbi dbi;
-	MDB_val key;
-	MDB_val val;
-	unsigned flags;
-	const char *name;
-	void *dst;
-	size_t n;
-	MDB_stat stat;
-	const uint8_t *base;
-};
-
-/* Runs fn under the guard; RC_FAULT when it did not come back, and the environment is dead then. */
-static int __attribute__((noinline)) guard_run(struct lenv *l, int (*fn)(struct op *), struct op *o)
+int store_lmdb_run(struct lenv *l, int (*fn)(struct op *), struct op *o)
 {
-	struct guard g = { .map = l->map, .map_bytes = l->map_bytes };
-	if (!guard_unblocked) {
-		/* A blocked fault signal would end the process instead of reaching the handler. */
-		sigset_t set;
-		sigemptyset(&set);
-		sigaddset(&set, SIGBUS);
-		sigaddset(&set, SIGSEGV);
-		pthread_sigmask(SIG_UNBLOCK, &set, NULL);
-		guard_unblocked = true;
-	}
-	if (sigsetjmp(g.jmp, 0) != 0) {
+	int rc;
+	o->fn = fn;
+	if (!fault_guard_run(l->map, l->map_bytes, guard_fn, o, &rc)) {
 		atomic_store(&l->dead, true);
 		return RC_FAULT;
 	}
-	guard_now = &g;
-	int rc = fn(o);
-	guard_now = NULL;
 	return rc;
 }
 
 /* ---- errors ---- */
 
-static struct err *err_dead(const struct lenv *l)
+struct err *store_lmdb_dead(const struct lenv *l)
 {
 	return ERR(
 		ERR_CORRUPT,
@@ -211,11 +72,11 @@ static bool disk_is_full(const struct lenv *l)
 }
 
 /* The error for a return code of LMDB; `what` says what was being done. */
-static struct err *err_lmdb(struct lenv *l, int rc, const char *what)
+struct err *store_lmdb_err(struct lenv *l, int rc, const char *what)
 {
 	switch (rc) {
 	case RC_FAULT:
-		return err_dead(l);
+		return store_lmdb_dead(l);
 	case MDB_CORRUPTED:
 	case MDB_PAGE_NOTFOUND:
 	case MDB_INVALID:
@@ -271,17 +132,17 @@ static int op_env_open(struct op *o)
 	return mdb_env_open(o->env, o->name, o->flags, 0600);
 }
 
-static int op_txn_begin(struct op *o)
+int op_txn_begin(struct op *o)
 {
 	return mdb_txn_begin(o->env, NULL, o->flags, o->txn_out);
 }
 
-static int op_txn_commit(struct op *o)
+int op_txn_commit(struct op *o)
 {
 	return mdb_txn_commit(o->txn);
 }
 
-static int op_txn_abort(struct op *o)
+int op_txn_abort(struct op *o)
 {
 	mdb_txn_abort(o->txn);
 	return 0;
@@ -324,12 +185,12 @@ static int op_find_map(struct op *o)
 }
 
 /* LMDB checks neither at open nor later that the file is as long as its meta page says. */
-static struct err *check_length(struct lenv *l)
+struct err *store_lmdb_check_length(struct lenv *l)
 {
 	MDB_envinfo info;
 	int rc = mdb_env_info(l->env, &info);
 	if (rc != 0) {
-		return err_lmdb(l, rc, "opening");
+		return store_lmdb_err(l, rc, "opening");
 	}
 	struct stat st;
 	if (fstat(l->fd, &st) < 0) {
@@ -351,42 +212,42 @@ static struct err *open_dbs(struct lenv *l, bool create)
 	if (!create) {
 		o.flags = MDB_RDONLY;
 	}
-	int rc = guard_run(l, op_txn_begin, &o);
+	int rc = store_lmdb_run(l, op_txn_begin, &o);
 	for (unsigned i = 0; rc == 0 && i < l->ndbs; i++) {
 		o = (struct op){ .txn = txn, .name = l->dbs[i], .flags = create ? MDB_CREATE : 0 };
-		rc = guard_run(l, op_dbi_open, &o);
+		rc = store_lmdb_run(l, op_dbi_open, &o);
 		l->dbi[i] = o.dbi;
 	}
 	o = (struct op){ .txn = txn };
 	if (rc == RC_FAULT) {
-		return err_dead(l);
+		return store_lmdb_dead(l);
 	}
 	if (rc != 0) {
 		if (txn != NULL) {
 			mdb_txn_abort(txn);
 		}
 		ENSURE(rc != MDB_NOTFOUND, ERR_NOTFOUND, "%s: not set up", l->dir);
-		return err_lmdb(l, rc, "opening its tables");
+		return store_lmdb_err(l, rc, "opening its tables");
 	}
-	rc = guard_run(l, op_txn_commit, &o);
-	return rc == 0 ? NULL : err_lmdb(l, rc, "opening its tables");
+	rc = store_lmdb_run(l, op_txn_commit, &o);
+	return rc == 0 ? NULL : store_lmdb_err(l, rc, "opening its tables");
 }
 
 static struct err *find_map(struct lenv *l)
 {
 	MDB_txn *txn = NULL;
 	struct op o = { .env = l->env, .txn_out = &txn, .flags = MDB_RDONLY };
-	int rc = guard_run(l, op_txn_begin, &o);
+	int rc = store_lmdb_run(l, op_txn_begin, &o);
 	if (rc != 0) {
-		return err_lmdb(l, rc, "opening");
+		return store_lmdb_err(l, rc, "opening");
 	}
 	o = (struct op){ .txn = txn, .n = l->map_bytes };
-	rc = guard_run(l, op_find_map, &o);
+	rc = store_lmdb_run(l, op_find_map, &o);
 	if (rc != RC_FAULT) {
 		mdb_txn_abort(txn);
 	}
 	if (rc != 0) {
-		return err_lmdb(l, rc, "finding its map");
+		return store_lmdb_err(l, rc, "finding its map");
 	}
 	l->map = o.base;
 	return NULL;
@@ -434,13 +295,13 @@ static void env_bury(MDB_env *env)
 }
 
 /* Fills env, fd, dbi and map. On failure env is NULL. */
-static struct err *env_start(struct lenv *l, bool create)
+static struct err *env_try(struct lenv *l, bool create)
 {
 	MDB_env *env = NULL;
 	TRY(fill_lock_file(l));
 	int rc = mdb_env_create(&env);
 	if (rc != 0) {
-		return err_lmdb(l, rc, "opening");
+		return store_lmdb_err(l, rc, "opening");
 	}
 	l->env = env;
 	l->map = NULL;
@@ -454,30 +315,34 @@ static struct err *env_start(struct lenv *l, bool create)
 		rc = mdb_env_set_maxreaders(env, LMDB_READERS_MAX);
 	}
 	if (rc == 0) {
-		rc = mdb_env_set_assert(env, guard_on_assert);
+		rc = mdb_env_set_assert(env, on_assert);
 	}
 	if (rc == 0) {
 		struct op o = { .env = env,
 				.name = l->dir,
 				.flags = MDB_NORDAHEAD | MDB_NOTLS | (l->rdonly ? MDB_RDONLY : 0) };
-		rc = guard_run(l, op_env_open, &o);
+		rc = store_lmdb_run(l, op_env_open, &o);
 	}
-	struct err *e = rc != 0 ? err_lmdb(l, rc, "opening") : NULL;
+	struct err *e = rc != 0 ? store_lmdb_err(l, rc, "opening") : NULL;
 	if (e == NULL) {
 		rc = mdb_env_get_fd(env, &l->fd);
-		e = rc != 0 ? err_lmdb(l, rc, "opening") : NULL;
+		e = rc != 0 ? store_lmdb_err(l, rc, "opening") : NULL;
 	}
 	if (e == NULL && fcntl(l->fd, F_SETFD, FD_CLOEXEC) < 0) {
 		e = ERR_ERRNO("%s/data.mdb", l->dir);
 	}
 	if (e == NULL) {
-		e = check_length(l);
+		e = store_lmdb_check_length(l);
+	}
+	MDB_envinfo info;
+	if (e == NULL && mdb_env_info(env, &info) == 0) {
+		l->map_bytes = info.me_mapsize; /* LMDB makes it at least as large as the file */
 	}
 	int dead_readers;
 	if (e == NULL) {
 		/* Slots of killed processes would keep freed pages from being used again. */
 		rc = mdb_reader_check(env, &dead_readers);
-		e = rc != 0 ? err_lmdb(l, rc, "clearing dead readers") : NULL;
+		e = rc != 0 ? store_lmdb_err(l, rc, "clearing dead readers") : NULL;
 	}
 	if (e == NULL) {
 		e = open_dbs(l, create);
@@ -496,6 +361,19 @@ static struct err *env_start(struct lenv *l, bool create)
 	}
 	l->pid = getpid();
 	return NULL;
+}
+
+/* With less address space (RLIMIT_AS, sanitizers) a smaller map does; the file must fit in it. */
+static struct err *env_start(struct lenv *l, bool create)
+{
+	for (;;) {
+		struct err *e = env_try(l, create);
+		if (e == NULL || err_errno(e) != ENOMEM || l->map_bytes <= MAP_BYTES_MIN) {
+			return e;
+		}
+		err_drop(e, "tried again with a smaller map");
+		l->map_bytes /= 8;
+	}
 }
 
 static void env_stop(struct lenv *l)
@@ -526,7 +404,6 @@ static struct err *env_restart(struct lenv *l, bool rdonly)
 static struct lenv *registry_find(const struct stat *st)
 {
 	for (struct lenv *l = registry; l != NULL; l = l->next) {
-		/* A dead one stays for its users; whoever asks anew is told by env_start. */
 		if (l->dev == st->st_dev && l->ino == st->st_ino) {
 			return l;
 		}
@@ -569,14 +446,13 @@ struct err *lenv_open(const struct lenv_opts *opts, struct lenv **ret_env)
 		return ERR_ERRNO("%s", opts->dir);
 	}
 	LOCK_SCOPE(&registry_lock);
-	guard_install(SIGBUS, &guard_prev_bus);
-	guard_install(SIGSEGV, &guard_prev_segv);
+	fault_guard_install();
 	struct lenv *l = registry_find(&st);
 	if (l == NULL) {
 		return lenv_new(opts, &st, ret_env);
 	}
 	if (atomic_load(&l->dead)) {
-		return err_dead(l);
+		return store_lmdb_dead(l);
 	}
 	if (l->rdonly && !opts->rdonly) {
 		TRY(env_restart(l, false));
@@ -606,14 +482,12 @@ void lenv_close(struct lenv *l)
 	free(l);
 }
 
-/* ---- transactions ---- */
-
 /* Makes sure that env can be used and counts the transaction in. */
-static struct err *env_enter(struct lenv *l)
+struct err *store_lmdb_enter(struct lenv *l)
 {
 	LOCK_SCOPE(&registry_lock);
 	if (atomic_load(&l->dead) && l->pid == getpid()) {
-		return err_dead(l);
+		return store_lmdb_dead(l);
 	}
 	if (l->pid != getpid() || l->env == NULL || (atomic_load(&l->panic) && l->active == 0)) {
 		TRY(env_restart(l, l->rdonly));
@@ -622,342 +496,12 @@ static struct err *env_enter(struct lenv *l)
 	return NULL;
 }
 
-static void env_leave(struct lenv *l)
+void store_lmdb_leave(struct lenv *l)
 {
 	LOCK_SCOPE(&registry_lock);
 	if (l->active > 0 && --l->active == 0) {
 		cond_wake_all(&registry_idle);
 	}
-}
-
-struct err *ltxn_begin(struct lenv *l, bool write, struct ltxn **ret_txn)
-{
-	ENSURE(!write || !l->rdonly, ERR_NOT_NOW, "%s: opened for reading only", l->dir);
-	SCOPE(freep) struct ltxn *t = calloc(1, sizeof(*t));
-	ENSURE(t != NULL, ERR_SYS, "out of memory");
-	TRY(env_enter(l));
-	t->l = l;
-	t->write = write;
-	struct op o = { .env = l->env, .txn_out = &t->txn, .flags = write ? 0 : MDB_RDONLY };
-	int rc = guard_run(l, op_txn_begin, &o);
-	if (rc == MDB_BAD_RSLOT || rc == MDB_PANIC) {
-		atomic_store(&l->panic, true);
-	}
-	if (rc != 0) {
-		env_leave(l);
-		return err_lmdb(l, rc, "starting a transaction");
-	}
-	if (write) {
-		struct err *e = check_length(l);
-		if (e != NULL) {
-			ltxn_abort(MOVE(t));
-			return e;
-		}
-	}
-	*ret_txn = MOVE(t);
-	return NULL;
-}
-
-struct err *ltxn_commit(struct ltxn *t)
-{
-	struct lenv *l = t->l;
-	int rc = RC_FAULT;
-	if (!atomic_load(&l->dead)) {
-		struct op o = { .txn = t->txn };
-		rc = guard_run(l, op_txn_commit, &o);
-	}
-	env_leave(l);
-	free(t);
-	return rc == 0 ? NULL : err_lmdb(l, rc, "committing");
-}
-
-void ltxn_abort(struct ltxn *t)
-{
-	if (t == NULL) {
-		return;
-	}
-	struct lenv *l = t->l;
-	/*
-	 * Also after a guard fired: faults only happen while LMDB reads the map, never inside
-	 * malloc, and an abort reads only the heap. Without it a write transaction would keep the
-	 * lock that other processes wait for until this one ends.
-	 */
-	struct op o = { .txn = t->txn };
-	(void)guard_run(l, op_txn_abort, &o);
-	env_leave(l);
-	free(t);
-}
-
-void lbuf_done(struct lbuf *b)
-{
-	free(b->p);
-	*b = (struct lbuf){ 0 };
-}
-
-static struct err *lbuf_room(struct lbuf *b, size_t len)
-{
-	if (len > b->cap) {
-		size_t cap = MAX(b->cap * 2, (size_t)4096);
-		cap = MAX(cap, len);
-		uint8_t *p = realloc(b->p, cap);
-		ENSURE(p != NULL, ERR_SYS, "out of memory");
-		b->p = p;
-		b->cap = cap;
-	}
-	return NULL;
-}
-
-static int op_copy(struct op *o)
-{
-	memcpy(o->dst, o->val.mv_data, o->n);
-	return 0;
-}
-
-static bool in_map(const struct lenv *l, const void *p)
-{
-	return (uintptr_t)p >= (uintptr_t)l->map && (uintptr_t)p - (uintptr_t)l->map < l->map_bytes;
-}
-
-static struct err *value_copy(struct lenv *l, const MDB_val *v, size_t max, struct lbuf *buf)
-{
-	ENSURE(v->mv_size <= max, ERR_CORRUPT,
-	       "%s: a record of %zu bytes, at most %zu are possible", l->dir, v->mv_size, max);
-	TRY(lbuf_room(buf, v->mv_size));
-	if (v->mv_size > INLINE_MAX && in_map(l, v->mv_data)) {
-		TRY(lenv_pread(l, buf->p, v->mv_size,
-			       (uint64_t)((uintptr_t)v->mv_data - (uintptr_t)l->map)));
-	} else {
-		struct op o = { .dst = buf->p, .val = *v, .n = v->mv_size };
-		int rc = guard_run(l, op_copy, &o);
-		if (rc != 0) {
-			return err_lmdb(l, rc, "reading a record");
-		}
-	}
-	buf->len = v->mv_size;
-	return NULL;
-}
-
-static int op_get(struct op *o)
-{
-	return mdb_get(o->txn, o->dbi, &o->key, &o->val);
-}
-
-/* LMDB takes keys and values as pointers to non-const; it does not write through them. */
-static MDB_val val_of(struct bytes b)
-{
-	return (MDB_val){ .mv_data = (void *)(uintptr_t)b.p, .mv_size = b.len };
-}
-
-static struct err *txn_find(struct ltxn *t, unsigned db, struct bytes key, MDB_val *ret_val,
-			    bool *ret_found)
-{
-	struct lenv *l = t->l;
-	if (atomic_load(&l->dead)) {
-		return err_dead(l);
-	}
-	struct op o = { .txn = t->txn, .dbi = l->dbi[db], .key = val_of(key) };
-	int rc = guard_run(l, op_get, &o);
-	if (rc == MDB_NOTFOUND) {
-		*ret_found = false;
-		return NULL;
-	}
-	if (rc != 0) {
-		return err_lmdb(l, rc, "looking for a record");
-	}
-	*ret_val = o.val;
-	*ret_found = true;
-	return NULL;
-}
-
-struct err *ltxn_get(struct ltxn *t, unsigned db, struct bytes key, size_t max, struct lbuf *buf,
-		     bool *ret_found)
-{
-	MDB_val v;
-	bool found;
-	TRY(txn_find(t, db, key, &v, &found));
-	if (found) {
-		TRY(value_copy(t->l, &v, max, buf));
-	}
-	*ret_found = found;
-	return NULL;
-}
-
-struct err *ltxn_where(struct ltxn *t, unsigned db, struct bytes key, struct lplace *ret_place,
-		       bool *ret_found)
-{
-	BUG_ON(t->write);
-	MDB_val v;
-	bool found;
-	TRY(txn_find(t, db, key, &v, &found));
-	if (found) {
-		ENSURE(in_map(t->l, v.mv_data), ERR_CORRUPT, "%s: a record lies outside the file",
-		       t->l->dir);
-		ret_place->off = (uint64_t)((uintptr_t)v.mv_data - (uintptr_t)t->l->map);
-		ret_place->len = v.mv_size;
-	}
-	*ret_found = found;
-	return NULL;
-}
-
-static int op_put(struct op *o)
-{
-	/* APPEND fills pages to the end; it fails harmlessly when the key is not the last. */
-	int rc = mdb_put(o->txn, o->dbi, &o->key, &o->val, MDB_APPEND);
-	if (rc == MDB_KEYEXIST) {
-		rc = mdb_put(o->txn, o->dbi, &o->key, &o->val, 0);
-	}
-	return rc;
-}
-
-struct err *ltxn_put(struct ltxn *t, unsigned db, struct bytes key, struct bytes val)
-{
-	struct lenv *l = t->l;
-	BUG_ON(key.len == 0 || key.len > LENV_KEY_MAX);
-	if (atomic_load(&l->dead)) {
-		return err_dead(l);
-	}
-	struct op o = { .txn = t->txn, .dbi = l->dbi[db], .key = val_of(key), .val = val_of(val) };
-	int rc = guard_run(l, op_put, &o);
-	return rc == 0 ? NULL : err_lmdb(l, rc, "writing a record");
-}
-
-static int op_del(struct op *o)
-{
-	return mdb_del(o->txn, o->dbi, &o->key, NULL);
-}
-
-struct err *ltxn_del(struct ltxn *t, unsigned db, struct bytes key, bool *ret_found)
-{
-	struct lenv *l = t->l;
-	if (atomic_load(&l->dead)) {
-		return err_dead(l);
-	}
-	struct op o = { .txn = t->txn, .dbi = l->dbi[db], .key = val_of(key) };
-	int rc = guard_run(l, op_del, &o);
-	if (rc != 0 && rc != MDB_NOTFOUND) {
-		return err_lmdb(l, rc, "removing a record");
-	}
-	*ret_found = rc == 0;
-	return NULL;
-}
-
-static int op_stat(struct op *o)
-{
-	return mdb_stat(o->txn, o->dbi, &o->stat);
-}
-
-struct err *ltxn_count(struct ltxn *t, unsigned db, uint64_t *ret_n)
-{
-	struct lenv *l = t->l;
-	if (atomic_load(&l->dead)) {
-		return err_dead(l);
-	}
-	struct op o = { .txn = t->txn, .dbi = l->dbi[db] };
-	int rc = guard_run(l, op_stat, &o);
-	if (rc != 0) {
-		return err_lmdb(l, rc, "counting records");
-	}
-	*ret_n = o.stat.ms_entries;
-	return NULL;
-}
-
-/* ---- cursors ---- */
-
-static int op_cur_open(struct op *o)
-{
-	return mdb_cursor_open(o->txn, o->dbi, o->cur_out);
-}
-
-struct err *lcur_open(struct ltxn *t, unsigned db, struct lcur **ret_cur)
-{
-	struct lenv *l = t->l;
-	if (atomic_load(&l->dead)) {
-		return err_dead(l);
-	}
-	SCOPE(freep) struct lcur *c = calloc(1, sizeof(*c));
-	ENSURE(c != NULL, ERR_SYS, "out of memory");
-	c->t = t;
-	c->db = db;
-	struct op o = { .txn = t->txn, .dbi = l->dbi[db], .cur_out = &c->cur };
-	int rc = guard_run(l, op_cur_open, &o);
-	if (rc != 0) {
-		return err_lmdb(l, rc, "opening a cursor");
-	}
-	*ret_cur = MOVE(c);
-	return NULL;
-}
-
-void lcur_close(struct lcur *c)
-{
-	if (c == NULL) {
-		return;
-	}
-	if (!atomic_load(&c->t->l->dead)) {
-		mdb_cursor_close(c->cur); /* touches only the heap */
-	}
-	free(c);
-}
-
-/* Moves and copies the key while still under the guard. */
-static int op_cur_get(struct op *o)
-{
-	int rc = mdb_cursor_get(o->cur, &o->key, &o->val, o->cur_op);
-	if (rc == 0) {
-		if (o->key.mv_size > LENV_KEY_MAX) {
-			return MDB_CORRUPTED;
-		}
-		memcpy(o->dst, o->key.mv_data, o->key.mv_size);
-	}
-	return rc;
-}
-
-static struct err *cur_move(struct lcur *c, struct bytes key, MDB_cursor_op op, bool *ret_found)
-{
-	struct lenv *l = c->t->l;
-	if (atomic_load(&l->dead)) {
-		return err_dead(l);
-	}
-	struct op o = { .cur = c->cur, .cur_op = op, .key = val_of(key), .dst = c->key };
-	int rc = guard_run(l, op_cur_get, &o);
-	if (rc == MDB_NOTFOUND) {
-		*ret_found = false;
-		return NULL;
-	}
-	if (rc != 0) {
-		return err_lmdb(l, rc, "walking records");
-	}
-	c->key_len = o.key.mv_size;
-	c->val = o.val;
-	*ret_found = true;
-	return NULL;
-}
-
-struct err *lcur_seek(struct lcur *c, struct bytes key, bool *ret_found)
-{
-	return cur_move(c, key, key.len == 0 ? MDB_FIRST : MDB_SET_RANGE, ret_found);
-}
-
-struct err *lcur_next(struct lcur *c, bool *ret_found)
-{
-	return cur_move(c, (struct bytes){ 0 }, MDB_NEXT, ret_found);
-}
-
-struct bytes lcur_key(const struct lcur *c)
-{
-	return (struct bytes){ .p = c->key, .len = c->key_len };
-}
-
-size_t lcur_value_len(const struct lcur *c)
-{
-	return c->val.mv_size;
-}
-
-struct err *lcur_value(struct lcur *c, size_t max, struct lbuf *buf)
-{
-	if (atomic_load(&c->t->l->dead)) {
-		return err_dead(c->t->l);
-	}
-	return value_copy(c->t->l, &c->val, max, buf);
 }
 
 /* ---- the data file ---- */
@@ -1023,9 +567,9 @@ struct err *lenv_space(struct lenv *l, struct lenv_space *ret_space)
 	SCOPE(ltxn_abortp) struct ltxn *t = NULL;
 	TRY(ltxn_begin(l, false, &t));
 	struct op o = { .txn = t->txn };
-	int rc = guard_run(l, op_free_pages, &o);
+	int rc = store_lmdb_run(l, op_free_pages, &o);
 	if (rc != 0) {
-		return err_lmdb(l, rc, "reading the free list");
+		return store_lmdb_err(l, rc, "reading the free list");
 	}
 	struct stat st;
 	struct statvfs v;

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * LMDB for the rest of store/: environments, transactions and cursors with error objects.
- * store_lmdb.c is the only includer of lmdb.h. docs/store.md, "LMDB rules", has the reasons.
+ * store_lmdb.c and store_lmdb_txn.c are the only includers of lmdb.h; docs/store.md, "LMDB rules",
+ * has the reasons.
  *
  * An environment is opened once per process however often it is asked for (LMDB forbids two opens
  * of one environment), so struct lenv is counted. A process that came from fork opens it anew.

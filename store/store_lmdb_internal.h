@@ -1,0 +1,88 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What store_lmdb.c (environments) and store_lmdb_txn.c (transactions, cursors) share; for these
+ * two only. They are the only includers of lmdb.h.
+ */
+#ifndef TORPOR_STORE_STORE_LMDB_INTERNAL_H
+#define TORPOR_STORE_STORE_LMDB_INTERNAL_H
+
+#include <lmdb.h>
+#include <stdatomic.h>
+#include <sys/types.h>
+
+#include "store/store_lmdb.h"
+
+enum {
+	LMDB_PAGE = 4096,
+	LMDB_PAGE_HEAD = 16,
+	/* Values up to here may share a B-tree page with others; longer ones have pages of their
+	 * own (exact bound 2022 with 8-byte keys; below it only decides how bytes are copied). */
+	INLINE_MAX = 2038,
+	LMDB_READERS_MAX = 510,
+	LOCK_FILE_BYTES = 64 * 1024, /* more than 510 reader slots of 64 bytes and the head */
+	RC_FAULT = -40000,           /* a guard fired; outside LMDB's and errno's codes */
+};
+
+struct lenv {
+	struct lenv *next; /* [registry] */
+	unsigned refs;     /* [registry] */
+	unsigned active;   /* [registry] transactions begun and not over */
+	dev_t dev;         /* of the directory; const */
+	ino_t ino;
+	char dir[3584];
+	const char *const *dbs;
+	unsigned ndbs;
+	uint64_t map_bytes;
+	bool rdonly;        /* [registry] */
+	pid_t pid;          /* [registry] the process that opened env */
+	MDB_env *env;       /* changes only under the registry lock while active is 0 */
+	int fd;             /* LMDB's */
+	const uint8_t *map; /* where the file is mapped; NULL while that is being found out */
+	MDB_dbi dbi[LENV_DBS_MAX];
+	atomic_bool dead;  /* set by a guard, read before every call into LMDB */
+	atomic_bool panic; /* LMDB refuses everything until it is opened again */
+};
+
+struct ltxn {
+	struct lenv *l;
+	MDB_txn *txn;
+	bool write;
+};
+
+/* Arguments of one call into LMDB, in memory that siglongjmp leaves alone. */
+struct op {
+	int (*fn)(struct op *);
+	MDB_env *env;
+	MDB_txn *txn;
+	MDB_txn **txn_out;
+	MDB_cursor *cur;
+	MDB_cursor **cur_out;
+	MDB_cursor_op cur_op;
+	MDB_dbi dbi;
+	MDB_val key;
+	MDB_val val;
+	unsigned flags;
+	const char *name;
+	void *dst;
+	size_t n;
+	MDB_stat stat;
+	const uint8_t *base;
+};
+
+/* Runs fn under the guard; RC_FAULT when it did not come back: the environment is dead then. */
+int store_lmdb_run(struct lenv *l, int (*fn)(struct op *), struct op *o);
+int op_txn_begin(struct op *o);
+int op_txn_commit(struct op *o);
+int op_txn_abort(struct op *o);
+
+/* The error for a return code of LMDB; `what` says what was being done. */
+MUST_USE struct err *store_lmdb_err(struct lenv *l, int rc, const char *what);
+MUST_USE struct err *store_lmdb_dead(const struct lenv *l);
+/* LMDB checks neither at open nor later that the file is as long as its meta page says. */
+MUST_USE struct err *store_lmdb_check_length(struct lenv *l);
+
+/* Makes sure that env can be used, and counts a transaction in; store_lmdb_leave counts it out. */
+MUST_USE struct err *store_lmdb_enter(struct lenv *l);
+void store_lmdb_leave(struct lenv *l);
+
+#endif

@@ -1,0 +1,348 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Transactions, values and cursors of LMDB behind error objects. See store_lmdb.h; called by all of
+ * store/, on any thread. Every function first asks whether the environment is dead.
+ */
+#include "store/store_lmdb_internal.h"
+
+#include <stdio.h>
+#include <string.h>
+
+struct lcur {
+	struct ltxn *t;
+	MDB_cursor *cur;
+	unsigned db;
+	MDB_val val; /* points into the map or a dirty page */
+	size_t key_len;
+	uint8_t key[LENV_KEY_MAX];
+};
+
+struct err *ltxn_begin(struct lenv *l, bool write, struct ltxn **ret_txn)
+{
+	ENSURE(!write || !l->rdonly, ERR_NOT_NOW, "%s: opened for reading only", l->dir);
+	SCOPE(freep) struct ltxn *t = calloc(1, sizeof(*t));
+	ENSURE(t != NULL, ERR_SYS, "out of memory");
+	TRY(store_lmdb_enter(l));
+	t->l = l;
+	t->write = write;
+	struct op o = { .env = l->env, .txn_out = &t->txn, .flags = write ? 0 : MDB_RDONLY };
+	int rc = store_lmdb_run(l, op_txn_begin, &o);
+	if (rc == MDB_BAD_RSLOT || rc == MDB_PANIC) {
+		atomic_store(&l->panic, true);
+	}
+	if (rc != 0) {
+		store_lmdb_leave(l);
+		return store_lmdb_err(l, rc, "starting a transaction");
+	}
+	if (write) {
+		struct err *e = store_lmdb_check_length(l);
+		if (e != NULL) {
+			ltxn_abort(MOVE(t));
+			return e;
+		}
+	}
+	*ret_txn = MOVE(t);
+	return NULL;
+}
+
+struct err *ltxn_commit(struct ltxn *t)
+{
+	struct lenv *l = t->l;
+	int rc = RC_FAULT;
+	if (!atomic_load(&l->dead)) {
+		struct op o = { .txn = t->txn };
+		rc = store_lmdb_run(l, op_txn_commit, &o);
+	}
+	store_lmdb_leave(l);
+	free(t);
+	return rc == 0 ? NULL : store_lmdb_err(l, rc, "committing");
+}
+
+void ltxn_abort(struct ltxn *t)
+{
+	if (t == NULL) {
+		return;
+	}
+	struct lenv *l = t->l;
+	/*
+	 * Also after a guard fired: faults only happen while LMDB reads the map, never inside
+	 * malloc, and an abort reads only the heap. Without it a write transaction would keep the
+	 * lock that other processes wait for until this one ends.
+	 */
+	struct op o = { .txn = t->txn };
+	(void)store_lmdb_run(l, op_txn_abort, &o);
+	store_lmdb_leave(l);
+	free(t);
+}
+
+void lbuf_done(struct lbuf *b)
+{
+	free(b->p);
+	*b = (struct lbuf){ 0 };
+}
+
+static struct err *lbuf_room(struct lbuf *b, size_t len)
+{
+	if (len > b->cap) {
+		size_t cap = MAX(b->cap * 2, (size_t)4096);
+		cap = MAX(cap, len);
+		uint8_t *p = realloc(b->p, cap);
+		ENSURE(p != NULL, ERR_SYS, "out of memory");
+		b->p = p;
+		b->cap = cap;
+	}
+	return NULL;
+}
+
+static int op_copy(struct op *o)
+{
+	memcpy(o->dst, o->val.mv_data, o->n);
+	return 0;
+}
+
+static bool in_map(const struct lenv *l, const void *p)
+{
+	return (uintptr_t)p >= (uintptr_t)l->map && (uintptr_t)p - (uintptr_t)l->map < l->map_bytes;
+}
+
+static struct err *value_copy(struct lenv *l, const MDB_val *v, size_t max, struct lbuf *buf)
+{
+	ENSURE(v->mv_size <= max, ERR_CORRUPT,
+	       "%s: a record of %zu bytes, at most %zu are possible", l->dir, v->mv_size, max);
+	TRY(lbuf_room(buf, v->mv_size));
+	if (v->mv_size > INLINE_MAX && in_map(l, v->mv_data)) {
+		TRY(lenv_pread(l, buf->p, v->mv_size,
+			       (uint64_t)((uintptr_t)v->mv_data - (uintptr_t)l->map)));
+	} else {
+		struct op o = { .dst = buf->p, .val = *v, .n = v->mv_size };
+		int rc = store_lmdb_run(l, op_copy, &o);
+		if (rc != 0) {
+			return store_lmdb_err(l, rc, "reading a record");
+		}
+	}
+	buf->len = v->mv_size;
+	return NULL;
+}
+
+static int op_get(struct op *o)
+{
+	return mdb_get(o->txn, o->dbi, &o->key, &o->val);
+}
+
+/* LMDB takes keys and values as pointers to non-const; it does not write through them. */
+static MDB_val val_of(struct bytes b)
+{
+	return (MDB_val){ .mv_data = (void *)(uintptr_t)b.p, .mv_size = b.len };
+}
+
+static struct err *txn_find(struct ltxn *t, unsigned db, struct bytes key, MDB_val *ret_val,
+			    bool *ret_found)
+{
+	struct lenv *l = t->l;
+	if (atomic_load(&l->dead)) {
+		return store_lmdb_dead(l);
+	}
+	struct op o = { .txn = t->txn, .dbi = l->dbi[db], .key = val_of(key) };
+	int rc = store_lmdb_run(l, op_get, &o);
+	if (rc == MDB_NOTFOUND) {
+		*ret_found = false;
+		return NULL;
+	}
+	if (rc != 0) {
+		return store_lmdb_err(l, rc, "looking for a record");
+	}
+	*ret_val = o.val;
+	*ret_found = true;
+	return NULL;
+}
+
+struct err *ltxn_get(struct ltxn *t, unsigned db, struct bytes key, size_t max, struct lbuf *buf,
+		     bool *ret_found)
+{
+	MDB_val v;
+	bool found;
+	TRY(txn_find(t, db, key, &v, &found));
+	if (found) {
+		TRY(value_copy(t->l, &v, max, buf));
+	}
+	*ret_found = found;
+	return NULL;
+}
+
+struct err *ltxn_where(struct ltxn *t, unsigned db, struct bytes key, struct lplace *ret_place,
+		       bool *ret_found)
+{
+	BUG_ON(t->write);
+	MDB_val v;
+	bool found;
+	TRY(txn_find(t, db, key, &v, &found));
+	if (found) {
+		ENSURE(in_map(t->l, v.mv_data), ERR_CORRUPT, "%s: a record lies outside the file",
+		       t->l->dir);
+		ret_place->off = (uint64_t)((uintptr_t)v.mv_data - (uintptr_t)t->l->map);
+		ret_place->len = v.mv_size;
+	}
+	*ret_found = found;
+	return NULL;
+}
+
+static int op_put(struct op *o)
+{
+	/* APPEND fills pages to the end; it fails harmlessly when the key is not the last. */
+	int rc = mdb_put(o->txn, o->dbi, &o->key, &o->val, MDB_APPEND);
+	if (rc == MDB_KEYEXIST) {
+		rc = mdb_put(o->txn, o->dbi, &o->key, &o->val, 0);
+	}
+	return rc;
+}
+
+struct err *ltxn_put(struct ltxn *t, unsigned db, struct bytes key, struct bytes val)
+{
+	struct lenv *l = t->l;
+	BUG_ON(key.len == 0 || key.len > LENV_KEY_MAX);
+	if (atomic_load(&l->dead)) {
+		return store_lmdb_dead(l);
+	}
+	struct op o = { .txn = t->txn, .dbi = l->dbi[db], .key = val_of(key), .val = val_of(val) };
+	int rc = store_lmdb_run(l, op_put, &o);
+	return rc == 0 ? NULL : store_lmdb_err(l, rc, "writing a record");
+}
+
+static int op_del(struct op *o)
+{
+	return mdb_del(o->txn, o->dbi, &o->key, NULL);
+}
+
+struct err *ltxn_del(struct ltxn *t, unsigned db, struct bytes key, bool *ret_found)
+{
+	struct lenv *l = t->l;
+	if (atomic_load(&l->dead)) {
+		return store_lmdb_dead(l);
+	}
+	struct op o = { .txn = t->txn, .dbi = l->dbi[db], .key = val_of(key) };
+	int rc = store_lmdb_run(l, op_del, &o);
+	if (rc != 0 && rc != MDB_NOTFOUND) {
+		return store_lmdb_err(l, rc, "removing a record");
+	}
+	*ret_found = rc == 0;
+	return NULL;
+}
+
+static int op_stat(struct op *o)
+{
+	return mdb_stat(o->txn, o->dbi, &o->stat);
+}
+
+struct err *ltxn_count(struct ltxn *t, unsigned db, uint64_t *ret_n)
+{
+	struct lenv *l = t->l;
+	if (atomic_load(&l->dead)) {
+		return store_lmdb_dead(l);
+	}
+	struct op o = { .txn = t->txn, .dbi = l->dbi[db] };
+	int rc = store_lmdb_run(l, op_stat, &o);
+	if (rc != 0) {
+		return store_lmdb_err(l, rc, "counting records");
+	}
+	*ret_n = o.stat.ms_entries;
+	return NULL;
+}
+
+/* ---- cursors ---- */
+
+static int op_cur_open(struct op *o)
+{
+	return mdb_cursor_open(o->txn, o->dbi, o->cur_out);
+}
+
+struct err *lcur_open(struct ltxn *t, unsigned db, struct lcur **ret_cur)
+{
+	struct lenv *l = t->l;
+	if (atomic_load(&l->dead)) {
+		return store_lmdb_dead(l);
+	}
+	SCOPE(freep) struct lcur *c = calloc(1, sizeof(*c));
+	ENSURE(c != NULL, ERR_SYS, "out of memory");
+	c->t = t;
+	c->db = db;
+	struct op o = { .txn = t->txn, .dbi = l->dbi[db], .cur_out = &c->cur };
+	int rc = store_lmdb_run(l, op_cur_open, &o);
+	if (rc != 0) {
+		return store_lmdb_err(l, rc, "opening a cursor");
+	}
+	*ret_cur = MOVE(c);
+	return NULL;
+}
+
+void lcur_close(struct lcur *c)
+{
+	if (c == NULL) {
+		return;
+	}
+	if (!atomic_load(&c->t->l->dead)) {
+		mdb_cursor_close(c->cur); /* touches only the heap */
+	}
+	free(c);
+}
+
+/* Moves and copies the key while still under the guard. */
+static int op_cur_get(struct op *o)
+{
+	int rc = mdb_cursor_get(o->cur, &o->key, &o->val, o->cur_op);
+	if (rc == 0) {
+		if (o->key.mv_size > LENV_KEY_MAX) {
+			return MDB_CORRUPTED;
+		}
+		memcpy(o->dst, o->key.mv_data, o->key.mv_size);
+	}
+	return rc;
+}
+
+static struct err *cur_move(struct lcur *c, struct bytes key, MDB_cursor_op op, bool *ret_found)
+{
+	struct lenv *l = c->t->l;
+	if (atomic_load(&l->dead)) {
+		return store_lmdb_dead(l);
+	}
+	struct op o = { .cur = c->cur, .cur_op = op, .key = val_of(key), .dst = c->key };
+	int rc = store_lmdb_run(l, op_cur_get, &o);
+	if (rc == MDB_NOTFOUND) {
+		*ret_found = false;
+		return NULL;
+	}
+	if (rc != 0) {
+		return store_lmdb_err(l, rc, "walking records");
+	}
+	c->key_len = o.key.mv_size;
+	c->val = o.val;
+	*ret_found = true;
+	return NULL;
+}
+
+struct err *lcur_seek(struct lcur *c, struct bytes key, bool *ret_found)
+{
+	return cur_move(c, key, key.len == 0 ? MDB_FIRST : MDB_SET_RANGE, ret_found);
+}
+
+struct err *lcur_next(struct lcur *c, bool *ret_found)
+{
+	return cur_move(c, (struct bytes){ 0 }, MDB_NEXT, ret_found);
+}
+
+struct bytes lcur_key(const struct lcur *c)
+{
+	return (struct bytes){ .p = c->key, .len = c->key_len };
+}
+
+size_t lcur_value_len(const struct lcur *c)
+{
+	return c->val.mv_size;
+}
+
+struct err *lcur_value(struct lcur *c, size_t max, struct lbuf *buf)
+{
+	if (atomic_load(&c->t->l->dead)) {
+		return store_lmdb_dead(c->t->l);
+	}
+	return value_copy(c->t->l, &c->val, max, buf);
+}
