@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * ACPI fixed hardware (ACPI 6.4, chapter 4.8): PM1 event and control blocks, power-management timer,
- * reset register; SCI on GSI 9, level. Always in ACPI mode: there is no SMI command port.
+ * ACPI fixed hardware (ACPI 6.4, chapter 4.8): PM1 event and control blocks, power-management
+ * timer, reset register; SCI on GSI 9, level. Always in ACPI mode: there is no SMI command port.
  * Threads as in dev.h.
  */
 #ifndef TORPOR_DEVICES_ACPI_PM_H
@@ -14,7 +14,7 @@
 #define ACPI_PM_TMR_PORT 0x608u
 #define ACPI_PM_RESET_PORT 0xcf9u
 #define ACPI_PM_SCI_GSI 9u
-#define ACPI_PM_SLP_TYP_S5 5u   /* as the DSDT's _S5 says */
+#define ACPI_PM_SLP_TYP_S5 5u /* as the DSDT's _S5 says */
 #define ACPI_PM_TIMER_HZ 3579545u
 
 struct acpi_pm_state {

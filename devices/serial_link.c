@@ -29,6 +29,7 @@ struct serial_link {
 	bool in_eof;
 	bool out_busy;
 	bool out_dead;
+	bool deaf; /* accept failed for want of something: no new try before the next output */
 	struct watch watches[SLOT__COUNT];
 };
 
@@ -88,7 +89,8 @@ void serial_link_want(struct serial_link *l, bool input)
 		watch_set(l, SLOT_IN, l->in, in_events, false);
 		watch_set(l, SLOT_OUT, l->out, out_events, false);
 	}
-	watch_set(l, SLOT_LISTEN, l->listen, l->client.n < 0 ? (uint32_t)EPOLLIN : 0, false);
+	bool accepts = l->client.n < 0 && !l->deaf;
+	watch_set(l, SLOT_LISTEN, l->listen, accepts ? (uint32_t)EPOLLIN : 0, false);
 }
 
 struct err *serial_link_new(int in_fd, int out_fd, int listen_fd, struct serial_link **ret_link)
@@ -160,7 +162,10 @@ static void accept_client(struct serial_link *l)
 {
 	struct fd c = { .n = accept4(l->listen, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK) };
 	if (c.n < 0) {
-		return; /* it left again, or no descriptor is free: the next poll tries again */
+		/* It may have left again. Anything else, such as no descriptor being free, would
+		 * have the loop spin. */
+		l->deaf = errno != EAGAIN && errno != ECONNABORTED && errno != EINTR;
+		return;
 	}
 	l->client = c;
 	l->in = c.n;
@@ -201,6 +206,7 @@ void serial_link_poll(struct serial_link *l)
 enum serial_sent serial_link_send(struct serial_link *l, const void *p, size_t len, size_t *ret_n)
 {
 	if (l->listen >= 0 && l->client.n < 0) {
+		l->deaf = false;
 		return SERIAL_NOBODY;
 	}
 	if (l->out < 0 || l->out_dead) {

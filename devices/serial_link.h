@@ -3,9 +3,9 @@
  * The host's end of a serial port: an input and an output descriptor, or a listening Unix socket
  * with one client at a time. Knows bytes and descriptors, nothing of registers.
  *
- * All its descriptors are in one epoll set of its own, whose descriptor the device hands to the main
- * loop once: interest changes from any thread without a call into the loop.
- * Called by serial.c with the device's lock held; nothing here blocks.
+ * All its descriptors are in one epoll set of its own, whose descriptor the device hands to the
+ * main loop once: interest changes from any thread without a call into the loop. Called by serial.c
+ * with the device's lock held; nothing here blocks.
  */
 #ifndef TORPOR_DEVICES_SERIAL_LINK_H
 #define TORPOR_DEVICES_SERIAL_LINK_H

@@ -10,6 +10,7 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 
@@ -198,6 +199,29 @@ static void a_slow_client_makes_thr_full_until_it_leaves(void **state)
 	rig_done(&r);
 }
 
+static void no_free_descriptor_is_no_spin(void **state)
+{
+	(void)state;
+	struct rig r;
+	rig_init(&r);
+	int c = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	assert_int_equal(connect(c, (struct sockaddr *)&r.addr, r.addr_len), 0);
+	struct rlimit old;
+	assert_int_equal(getrlimit(RLIMIT_NOFILE, &old), 0);
+	struct rlimit none = { 0, old.rlim_max };
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &none), 0);
+	/* poll(2) itself takes no descriptor above the limit: the device is asked directly. */
+	r.dev->ops->on_fd(r.dev, POLLIN);
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &old), 0);
+	struct pollfd p = { .fd = r.f.watch_fd, .events = POLLIN };
+	assert_int_equal(poll(&p, 1, 0), 0); /* the main loop may sleep */
+	say(&r, "try again\n");
+	fake_loop(&r.f);
+	assert_string_equal(heard(c), "try again\n");
+	close(c);
+	rig_done(&r);
+}
+
 static void a_backlog_moves_to_another_process(void **state)
 {
 	(void)state;
@@ -268,6 +292,7 @@ int main(void)
 		cmocka_unit_test(a_client_that_only_stops_typing_still_hears),
 		cmocka_unit_test(a_client_leaves_with_input_unread),
 		cmocka_unit_test(a_slow_client_makes_thr_full_until_it_leaves),
+		cmocka_unit_test(no_free_descriptor_is_no_spin),
 		cmocka_unit_test(a_backlog_moves_to_another_process),
 		cmocka_unit_test(output_flags_are_put_back),
 		cmocka_unit_test(one_socket_for_both_ways),
