@@ -83,7 +83,7 @@ void lbuf_done(struct lbuf *b)
 
 static struct err *lbuf_room(struct lbuf *b, size_t len)
 {
-	if (len > b->cap) {
+	if (b->p == NULL || len > b->cap) {
 		size_t cap = MAX(b->cap * 2, (size_t)4096);
 		cap = MAX(cap, len);
 		uint8_t *p = realloc(b->p, cap);
