@@ -121,6 +121,8 @@ struct err *loop_new(struct loop **ret_loop)
 	return NULL;
 }
 
+static void run_posts(struct loop *l);
+
 static void bury(struct loop *l)
 {
 	while (l->dead_fds != NULL) {
@@ -135,13 +137,23 @@ static void bury(struct loop *l)
 	}
 }
 
-/* Posts that did not run any more are dropped. Watches and timers that are left are freed. */
+static void drop_posts(struct loop *l)
+{
+	while (l->posts != NULL) {
+		struct post *p = l->posts;
+		l->posts = p->next;
+		free(p);
+	}
+}
+
+/* Watches and timers that are left are freed. */
 void loop_free(struct loop *l)
 {
 	if (l == NULL) {
 		return;
 	}
 	BUG_ON(l->running);
+	run_posts(l); /* what is posted by these is dropped */
 	while (l->fds != NULL) {
 		loop_fd_del(l->fds);
 	}
@@ -149,11 +161,7 @@ void loop_free(struct loop *l)
 		loop_timer_del(l->timers);
 	}
 	bury(l);
-	while (l->posts != NULL) {
-		struct post *p = l->posts;
-		l->posts = p->next;
-		free(p);
-	}
+	drop_posts(l);
 	lock_done(&l->post_lock);
 	fd_close(&l->event);
 	fd_close(&l->timer);

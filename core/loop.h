@@ -30,7 +30,8 @@ void loop_timer_set(struct loop_timer *t, uint64_t at_mono_ns);
 void loop_timer_del(struct loop_timer *t);
 
 /* Any thread: runs fn(arg) on the loop's thread soon. In order. Fails only for lack of memory,
- * which ends the process. */
+ * which ends the process. What no turn was left for runs in loop_free, so that it frees what it
+ * holds: by then its owner may be gone, and fn has to know. */
 void loop_post(struct loop *l, void (*fn)(void *arg), void *arg);
 
 /* Runs until loop_quit. */
