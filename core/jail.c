@@ -110,7 +110,7 @@ struct err *jail_process(const char *store_dir, const char *run_dir, bool *ret_l
 		return NULL;
 	}
 	if (JAIL_SANITIZED) {
-		LOG_W("sanitizer build: the seccomp filters allow what its runtime needs");
+		LOG_I("sanitizer build: the seccomp filters allow what its runtime needs");
 	}
 	TRY(ensure_init());
 	TRY(set_no_new_privs());

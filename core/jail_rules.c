@@ -145,17 +145,20 @@ static const int main_calls[] = {
 	SCMP_SYS(close_range),
 };
 
-/* What a sanitizer's runtime does on its own, up to the leak check at the end. */
+/* What a sanitizer's runtime does on its own, up to the leak check at the end, whose tracer blocks
+ * SIGSYS and would die without a word. */
 static const int sanitizer_calls[] = {
-	SCMP_SYS(ptrace),   SCMP_SYS(wait4),     SCMP_SYS(process_vm_readv),
-	SCMP_SYS(readlink), SCMP_SYS(openat),    SCMP_SYS(getdents64),
-	SCMP_SYS(kill),     SCMP_SYS(pipe2),     SCMP_SYS(getppid),
-	SCMP_SYS(clone),    SCMP_SYS(mmap),      SCMP_SYS(mprotect),
-	SCMP_SYS(prctl),    SCMP_SYS(tgkill),    SCMP_SYS(prlimit64),
-	SCMP_SYS(access),   SCMP_SYS(stat),      SCMP_SYS(lstat),
-	SCMP_SYS(fcntl),    SCMP_SYS(getuid),    SCMP_SYS(dup2),
-	SCMP_SYS(uname),    SCMP_SYS(getrusage), SCMP_SYS(mincore),
-	SCMP_SYS(clone3),   SCMP_SYS(getcwd),
+	SCMP_SYS(ptrace),     SCMP_SYS(wait4),     SCMP_SYS(process_vm_readv),
+	SCMP_SYS(readlink),   SCMP_SYS(openat),    SCMP_SYS(getdents64),
+	SCMP_SYS(kill),       SCMP_SYS(pipe2),     SCMP_SYS(getppid),
+	SCMP_SYS(clone),      SCMP_SYS(mmap),      SCMP_SYS(mprotect),
+	SCMP_SYS(prctl),      SCMP_SYS(tgkill),    SCMP_SYS(prlimit64),
+	SCMP_SYS(access),     SCMP_SYS(stat),      SCMP_SYS(lstat),
+	SCMP_SYS(fcntl),      SCMP_SYS(getuid),    SCMP_SYS(dup2),
+	SCMP_SYS(uname),      SCMP_SYS(getrusage), SCMP_SYS(mincore),
+	SCMP_SYS(clone3),     SCMP_SYS(getcwd),    SCMP_SYS(open),
+	SCMP_SYS(getdents),   SCMP_SYS(pipe),      SCMP_SYS(geteuid),
+	SCMP_SYS(readlinkat),
 };
 
 /* KVM ioctls of a vCPU thread: run, its own registers, interrupt lines, time. No creation, no

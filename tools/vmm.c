@@ -122,7 +122,7 @@ static void on_signal(void *arg, uint32_t events)
 	}
 }
 
-/* Blocked before any thread exists, so that all inherit it and signals come by descriptor only. */
+/* Blocked before any lasting thread exists: all inherit it, and signals come by descriptor only. */
 static struct err *open_signals(struct fd *ret)
 {
 	sigset_t set;
@@ -259,6 +259,8 @@ static struct err *serve(struct session_vm *s, struct fd *listen, struct console
 	life_on_end(life, on_end, s);
 	SCOPE(ctl_freep) struct ctl *ctl = NULL;
 	TRY(ctl_new(s->loop, fd_move(listen).n, life, &ctl));
+	/* Until here a signal ended the process as usual: nothing of the guest's was lost yet. */
+	TRY(open_signals(&s->signals));
 	struct loop_fd *watch = NULL;
 	TRY(loop_fd_add(s->loop, s->signals.n, EPOLLIN, on_signal, s, &watch));
 	TRY(loop_timer_add(s->loop, on_retry, s, &s->retry));
@@ -280,7 +282,6 @@ static struct err *serve(struct session_vm *s, struct fd *listen, struct console
 static struct err *run_claimed(struct session_vm *s, const char *run_dir, struct fd *listen,
 			       struct console *con, struct fd *tell)
 {
-	TRY(open_signals(&s->signals));
 	SCOPE(loop_freep) struct loop *loop = NULL;
 	TRY(loop_new(&loop));
 	s->loop = loop;
