@@ -49,6 +49,12 @@ MUST_USE struct err *kvm_state_vm_time_ns(struct kvm_state *s, uint64_t *ret_ns)
  * The commit of vCPU 0 checks it as well.
  */
 void kvm_state_cpuid(const void *vcpu_state, struct cpuid_table *ret_table);
+/*
+ * XSAVE components that the guest can have in use: those that its CPUID record shows (leaf 0xd) and
+ * those in its XCR0. Of what was fetched last. Where the guest sees the host's CPUID whatever the
+ * record says, the caller adds the host's.
+ */
+uint64_t kvm_state_xcr0_used(const struct kvm_state *s);
 
 extern const struct state_desc kvm_vcpu_desc;
 extern const struct state_desc kvm_irqchip_desc;

@@ -46,8 +46,9 @@ _Static_assert(KVM_MAX_XCRS == XCRS_MAX, "KVM has room for 16 XCRs");
 /* X(member): the same name on both sides. */
 #define REGS(X)                                                                                    \
 	X(rax)                                                                                     \
-	X(rbx) X(rcx) X(rdx) X(rsi) X(rdi) X(rsp) X(rbp) X(r8) X(r9) X(r10) X(r11) X(r12) X(r13)   \
-		X(r14) X(r15) X(rip) X(rflags)
+	X(rbx)                                                                                     \
+	X(rcx) X(rdx) X(rsi) X(rdi) X(rsp) X(rbp) X(r8) X(r9) X(r10) X(r11) X(r12) X(r13) X(r14)   \
+		X(r15) X(rip) X(rflags)
 #define SEGMENT(X)                                                                                 \
 	X(base)                                                                                    \
 	X(limit) X(selector) X(type) X(present) X(dpl) X(db) X(s) X(l) X(g) X(avl) X(unusable)
@@ -229,6 +230,24 @@ void kvm_state_cpuid(const void *vcpu_state, struct cpuid_table *ret_table)
 	}
 }
 
+uint64_t kvm_state_xcr0_used(const struct kvm_state *s)
+{
+	uint64_t used = 0;
+	for (unsigned i = 0; i < s->n; i++) {
+		const struct kvm_vcpu_state *st = s->vcpu[i].state;
+		for (uint32_t k = 0; k < st->ncpuid; k++) {
+			const struct vcpu_cpuid_state *c = &st->cpuid[k];
+			if (c->leaf == 0xd && c->sub == 0) { /* SDM 2A, CPUID: EDX:EAX */
+				used |= c->eax | (uint64_t)c->edx << 32;
+			}
+		}
+		for (uint32_t k = 0; k < st->nxcrs; k++) {
+			used |= st->xcr_index[k] == 0 ? st->xcr_value[k] : 0;
+		}
+	}
+	return used;
+}
+
 static struct err *commit_cpuid(struct vcpu_part *p)
 {
 	const struct kvm_vcpu_state *st = p->state;
@@ -387,10 +406,11 @@ static struct err *commit_debug(struct vcpu_part *p)
 
 #define EVENTS(X)                                                                                  \
 	X(exception_injected, exception.injected)                                                  \
-	X(exception_nr, exception.nr) X(exception_has_error_code, exception.has_error_code) X(     \
-		exception_pending, exception.pending) X(exception_error_code,                      \
-							exception.error_code)                      \
-		X(interrupt_injected, interrupt.injected) X(interrupt_nr, interrupt.nr)            \
+	X(exception_nr, exception.nr)                                                              \
+	X(exception_has_error_code, exception.has_error_code) X(exception_pending,                 \
+								exception.pending)                 \
+		X(exception_error_code, exception.error_code) X(                                   \
+			interrupt_injected, interrupt.injected) X(interrupt_nr, interrupt.nr)      \
 			X(interrupt_soft, interrupt.soft) X(interrupt_shadow, interrupt.shadow) X( \
 				nmi_injected, nmi.injected) X(nmi_pending, nmi.pending)            \
 				X(nmi_masked, nmi.masked) X(sipi_vector, sipi_vector) X(           \

@@ -58,6 +58,7 @@ struct life {
 	struct fd kvm;
 	struct gmem *gmem;
 	struct machine *machine;
+	struct snap_host host; /* facts, as of the machine's build */
 	struct fd kernel;
 	struct fd initrd;
 	struct snap_image
@@ -263,9 +264,8 @@ static struct err *build_machine(struct life *l)
 		.arg = l,
 	};
 	TRY(machine_new(&o, &l->machine));
-	struct snap_host facts;
-	TRY(machine_host_facts(l->machine, &facts));
-	snap_set_host(&facts);
+	TRY(machine_host_facts(l->machine, &l->host));
+	snap_set_host(&l->host);
 	return NULL;
 }
 
@@ -296,9 +296,7 @@ static struct err *load_kernel(struct life *l)
 
 static struct err *load_image(struct life *l, const struct life_opts *opts)
 {
-	struct snap_host facts;
-	TRY(machine_host_facts(l->machine, &facts));
-	TRY(snap_image_compat(l->image, &facts));
+	TRY(snap_image_compat(l->image, &l->host));
 	size_t n;
 	struct snap_part *const *parts = machine_parts(l->machine, &n);
 	kvm_state_set_clock_policy(machine_kvm_state(l->machine), opts->clock);
@@ -545,9 +543,19 @@ static struct err *job_freeze(void *self)
 	return e;
 }
 
+/* Asked after the parts were fetched. A software KVM's guest sees all that the host has. */
+static uint64_t job_xcr0_used(void *self)
+{
+	const struct take_job *job = self;
+	const struct life *l = job->life;
+	return kvm_state_xcr0_used(machine_kvm_state(l->machine)) |
+	       (l->host.software_kvm ? l->host.xcr0_mask : 0);
+}
+
 static const struct snap_vm_ops job_ops = {
 	.freeze = job_freeze,
 	.thaw = job_thaw,
+	.xcr0_used = job_xcr0_used,
 };
 
 static void job_progress(void *arg, const char *text, uint64_t done, uint64_t total)

@@ -637,6 +637,33 @@ static void test_wall_clock_memory(void **state)
 	rig_down(&b);
 }
 
+/* What CPUID shows counts, and what XCR0 has on any vCPU; nothing else. */
+static void test_xcr0_used(void **state)
+{
+	(void)state;
+	struct rig r;
+	rig_up(&r);
+	fetch_all(&r);
+	uint64_t used = kvm_state_xcr0_used(r.s);
+	assert_true((used & 3) == 3); /* x87 and SSE are always there */
+	for (unsigned i = 0; i < NVCPUS; i++) {
+		struct kvm_vcpu_state *st = r.s->vcpu[i].state;
+		for (uint32_t k = 0; k < st->ncpuid; k++) {
+			if (st->cpuid[k].leaf == 0xd) {
+				bool head = st->cpuid[k].sub == 0;
+				st->cpuid[k].eax = head ? 0x7 : 0xffff;
+				st->cpuid[k].edx = head ? 0x80000000u : 0xffff;
+			}
+		}
+		assert_true(st->nxcrs >= 1 && st->xcr_index[0] == 0);
+		st->xcr_value[0] = 1;
+	}
+	assert_int_equal(kvm_state_xcr0_used(r.s), 0x8000000000000007ull);
+	r.s->vcpu[NVCPUS - 1].state->xcr_value[0] = 0x60001;
+	assert_int_equal(kvm_state_xcr0_used(r.s), 0x8000000000060007ull);
+	rig_down(&r);
+}
+
 static void test_refusals(void **state)
 {
 	(void)state;
@@ -769,6 +796,7 @@ int main(void)
 		cmocka_unit_test(test_clock_suspend),
 		cmocka_unit_test(test_clock_policy),
 		cmocka_unit_test(test_wall_clock_memory),
+		cmocka_unit_test(test_xcr0_used),
 		cmocka_unit_test(test_refusals),
 		cmocka_unit_test(test_fallbacks),
 		cmocka_unit_test(test_check),
