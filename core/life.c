@@ -29,6 +29,7 @@
 #include "core/jail.h"
 #include "core/life_fsm.h"
 #include "core/machine.h"
+#include "devices/serial_link.h"
 
 /* One take under way. Made and freed on the main loop; the job thread writes e and result. */
 struct take_job {
@@ -64,7 +65,7 @@ struct life {
 	struct snap_image
 		*image;  /* what it was restored from; its lease keeps the files readable */
 	uint64_t parent; /* snapshot this VM descends from */
-	int serial_in, serial_out, serial_listen;
+	struct serial_link *serial; /* stays over resets: clients are not cut off */
 	bool start_paused;
 	struct take_job *job;
 	bool event_waits; /* a guest event came during a take */
@@ -257,9 +258,7 @@ static struct err *build_machine(struct life *l)
 		.loop = l->loop,
 		.config = &l->config,
 		.gmem = l->gmem,
-		.serial_in = l->serial_in,
-		.serial_out = l->serial_out,
-		.serial_listen = l->serial_listen,
+		.serial = l->serial,
 		.on_event = on_machine_event,
 		.arg = l,
 	};
@@ -320,12 +319,10 @@ struct err *life_new(struct loop *loop, const struct life_opts *opts, struct lif
 	l->config = *opts->config;
 	*opts->config = (struct config){ 0 };
 	l->fsm = (struct fsm){ .desc = &life_fsm_desc, .state = LIFE_BUILT };
-	l->serial_in = opts->serial_in;
-	l->serial_out = opts->serial_out;
-	l->serial_listen = opts->serial_listen;
 	l->start_paused = opts->start_paused;
 	l->store_dir = strdup(opts->store_dir);
 	ENSURE(l->store_dir != NULL, ERR_SYS, "out of memory");
+	TRY(serial_link_new(opts->serial_in, opts->serial_out, opts->serial_listen, &l->serial));
 	TRY(kvm_open(&l->kvm));
 	TRY(gmem_new(l->config.mem_bytes, &l->gmem));
 	TRY(build_machine(l));
@@ -355,6 +352,7 @@ void life_free(struct life *l)
 	}
 	job_wait(l);
 	machine_free(l->machine);
+	serial_link_free(l->serial);
 	gmem_free(l->gmem);
 	snap_image_free(l->image);
 	store_close(l->store);

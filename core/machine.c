@@ -101,8 +101,12 @@ static struct err *add_device(struct machine *m, struct device *dev)
 static struct err *build_devices(struct machine *m, const struct machine_opts *o)
 {
 	struct device *dev = NULL;
-	TRY(serial_new(&m->host, SERIAL_PORT, SERIAL_GSI, o->serial_in, o->serial_out,
-		       o->serial_listen, &dev));
+	if (o->serial != NULL) {
+		TRY(serial_new_on(&m->host, SERIAL_PORT, SERIAL_GSI, o->serial, &dev));
+	} else {
+		TRY(serial_new(&m->host, SERIAL_PORT, SERIAL_GSI, o->serial_in, o->serial_out,
+			       o->serial_listen, &dev));
+	}
 	TRY(add_device(m, dev));
 	TRY(rtc_new(&m->host, &dev));
 	TRY(add_device(m, dev));
@@ -268,9 +272,8 @@ int machine_vcpu_tid(const struct machine *m, unsigned i)
 const struct state_desc *const *machine_descs(size_t *ret_n)
 {
 	static const struct state_desc *const descs[] = {
-		&machine_desc, &serial_desc,      &rtc_desc,     &i8042_desc,
-		&acpi_pm_desc, &kvm_vcpu_desc,    &kvm_irqchip_desc, &kvm_pit_desc,
-		&kvm_clock_desc,
+		&machine_desc,  &serial_desc,      &rtc_desc,     &i8042_desc,     &acpi_pm_desc,
+		&kvm_vcpu_desc, &kvm_irqchip_desc, &kvm_pit_desc, &kvm_clock_desc,
 	};
 	*ret_n = ARRAY_LEN(descs);
 	return descs;

@@ -17,6 +17,7 @@
 #include "snapshot/snapshot.h"
 
 struct machine;
+struct serial_link;
 
 /* What happened in the machine, told to life on the main loop. */
 enum machine_event { MACHINE_RESET, MACHINE_POWEROFF, MACHINE_PANIC, MACHINE_CRASH };
@@ -26,6 +27,8 @@ struct machine_opts {
 	struct loop *loop;
 	const struct config *config;
 	struct gmem *gmem; /* borrowed */
+	/* The console's host end: a link that outlives the machine (borrowed), or NULL and descriptors. */
+	struct serial_link *serial;
 	int serial_in, serial_out, serial_listen;
 	/* report is non-NULL for MACHINE_CRASH, malloc'ed, owned by the callee. */
 	void (*on_event)(void *arg, enum machine_event ev, char *report);

@@ -70,6 +70,7 @@ struct serial {
 	struct lock lock; /* RANK_DEVICE; all below */
 	unsigned gsi;     /* const after init */
 	struct serial_link *link;
+	bool owns_link;           /* const after init */
 	struct serial_state live; /* out is a ring that starts at out_head here, linear in saved */
 	uint32_t out_head;
 	bool irq_level;
@@ -451,6 +452,14 @@ static void serial_on_timer(struct device *dev)
 	}
 }
 
+/* What nobody has taken yet goes out through the next port on this link. */
+static void keep_backlog(struct serial *s)
+{
+	uint32_t tail = MIN(s->live.out_count, SERIAL_OUT_BYTES - s->out_head);
+	serial_link_keep(s->link, s->live.out + s->out_head, tail);
+	serial_link_keep(s->link, s->live.out, s->live.out_count - tail);
+}
+
 static void serial_free(struct device *dev)
 {
 	if (dev == NULL) {
@@ -462,9 +471,12 @@ static void serial_free(struct device *dev)
 		serial_link_retry(s->link);
 		lock_take(&s->lock);
 		send_out(s);
+		keep_backlog(s);
 		lock_drop(&s->lock);
 	}
-	serial_link_free(s->link);
+	if (s->owns_link) {
+		serial_link_free(s->link);
+	}
 	lock_done(&s->lock);
 	free(s);
 }
@@ -585,8 +597,8 @@ static const struct dev_ops serial_ops = {
 	.free = serial_free,
 };
 
-struct err *serial_new(const struct dev_host *host, uint16_t port, unsigned gsi, int in_fd,
-		       int out_fd, int listen_fd, struct device **ret_dev)
+struct err *serial_new_on(const struct dev_host *host, uint16_t port, unsigned gsi,
+			  struct serial_link *link, struct device **ret_dev)
 {
 	SCOPE(serial_freep) struct serial *s = calloc(1, sizeof(*s));
 	ENSURE(s != NULL, ERR_SYS, "out of memory");
@@ -611,7 +623,21 @@ struct err *serial_new(const struct dev_host *host, uint16_t port, unsigned gsi,
 	s->thr_was_empty = true;
 	s->live.dll = 1;
 	s->live.lcr = 3;
-	TRY(serial_link_new(in_fd, out_fd, listen_fd, &s->link));
+	s->link = link;
+	s->live.out_count = (uint32_t)serial_link_kept(link, s->live.out, sizeof(s->live.out));
 	*ret_dev = &MOVE(s)->dev;
+	return NULL;
+}
+
+struct err *serial_new(const struct dev_host *host, uint16_t port, unsigned gsi, int in_fd,
+		       int out_fd, int listen_fd, struct device **ret_dev)
+{
+	SCOPE(serial_link_freep) struct serial_link *link = NULL;
+	TRY(serial_link_new(in_fd, out_fd, listen_fd, &link));
+	struct device *dev = NULL;
+	TRY(serial_new_on(host, port, gsi, link, &dev));
+	serial_of(dev)->owns_link = true;
+	link = NULL;
+	*ret_dev = dev;
 	return NULL;
 }

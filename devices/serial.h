@@ -50,4 +50,12 @@ extern const struct state_desc serial_desc;
 MUST_USE struct err *serial_new(const struct dev_host *host, uint16_t port, unsigned gsi, int in_fd,
 				int out_fd, int listen_fd, struct device **ret_dev);
 
+/*
+ * The same on a link that outlives the device (borrowed): a guest reset builds a new device on it, and
+ * the client on the socket and output that nobody took yet stay.
+ */
+struct serial_link;
+MUST_USE struct err *serial_new_on(const struct dev_host *host, uint16_t port, unsigned gsi,
+				   struct serial_link *link, struct device **ret_dev);
+
 #endif

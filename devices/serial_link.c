@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <string.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -31,6 +32,7 @@ struct serial_link {
 	bool out_dead;
 	bool deaf; /* accept failed for want of something: no new try before the next output */
 	struct watch watches[SLOT__COUNT];
+	struct wbuf kept; /* output of a device that is gone */
 };
 
 static bool is_kind(int fd, mode_t kind)
@@ -104,6 +106,7 @@ struct err *serial_link_new(int in_fd, int out_fd, int listen_fd, struct serial_
 		.listen = listen_fd,
 		.client = FD_NONE,
 		.out_flags = -1,
+		.kept = wbuf_make(SERIAL_LINK_KEEP),
 	};
 	l->epoll.n = epoll_create1(EPOLL_CLOEXEC);
 	if (l->epoll.n < 0) {
@@ -139,6 +142,7 @@ void serial_link_free(struct serial_link *l)
 	}
 	fd_close(&l->client);
 	fd_close(&l->epoll);
+	wbuf_done(&l->kept);
 	free(l);
 }
 
@@ -267,4 +271,19 @@ size_t serial_link_recv(struct serial_link *l, void *ret, size_t room)
 bool serial_link_has_taker(const struct serial_link *l)
 {
 	return l->out >= 0 && !l->out_dead;
+}
+
+void serial_link_keep(struct serial_link *l, const void *p, size_t len)
+{
+	wbuf_put(&l->kept, p, MIN(len, (size_t)SERIAL_LINK_KEEP - l->kept.len));
+}
+
+size_t serial_link_kept(struct serial_link *l, void *ret, size_t room)
+{
+	size_t n = MIN(room, l->kept.len);
+	if (n > 0) {
+		memcpy(ret, l->kept.p, n);
+	}
+	wbuf_done(&l->kept);
+	return n;
 }

@@ -10,7 +10,7 @@
 #ifndef TORPOR_DEVICES_SERIAL_LINK_H
 #define TORPOR_DEVICES_SERIAL_LINK_H
 
-#include "core/base/err.h"
+#include "core/base/bytes.h"
 
 struct serial_link;
 
@@ -39,5 +39,11 @@ size_t serial_link_recv(struct serial_link *l, void *ret, size_t room);
 void serial_link_want(struct serial_link *l, bool input);
 /* False while output has nobody to wait for. */
 bool serial_link_has_taker(const struct serial_link *l);
+
+/* Bytes that outlive a device: kept when it goes (up to SERIAL_LINK_KEEP in sum, the rest is dropped),
+ * given to the next one, once. */
+#define SERIAL_LINK_KEEP 16384u
+void serial_link_keep(struct serial_link *l, const void *p, size_t len);
+size_t serial_link_kept(struct serial_link *l, void *ret, size_t room);
 
 #endif

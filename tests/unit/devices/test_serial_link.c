@@ -238,6 +238,43 @@ static void a_backlog_moves_to_another_process(void **state)
 	rig_done(&b);
 }
 
+static struct device *port_on(struct rig *r, struct serial_link *l)
+{
+	struct device *dev;
+	ok_(serial_new_on(&r->f.host, 0x3f8, GSI, l, &dev));
+	dev_out(dev, 0, FCR, 1);
+	dev_out(dev, 0, MCR, RTS);
+	return dev;
+}
+
+/* What a guest reset does: the device goes, the link stays. */
+static void a_reset_keeps_client_and_backlog(void **state)
+{
+	(void)state;
+	struct rig r;
+	rig_init(&r);
+	r.dev->ops->free(r.dev);
+	struct serial_link *l;
+	ok_(serial_link_new(-1, -1, r.listen, &l));
+	r.dev = port_on(&r, l);
+	say(&r, "before anybody came\n");
+	r.dev->ops->free(r.dev);
+	r.dev = port_on(&r, l);
+	int c = join(&r);
+	assert_string_equal(heard(c), "before anybody came\n");
+	r.dev->ops->free(r.dev);
+	r.dev = port_on(&r, l);
+	say(&r, "still here\n");
+	assert_string_equal(heard(c), "still here\n");
+	assert_int_equal(write(c, "y", 1), 1);
+	fake_loop(&r.f);
+	assert_int_equal(dev_in(r.dev, 0, DATA), 'y');
+	close(c);
+	r.dev->ops->free(r.dev);
+	serial_link_free(l);
+	close(r.listen);
+}
+
 static void output_flags_are_put_back(void **state)
 {
 	(void)state;
@@ -294,6 +331,7 @@ int main(void)
 		cmocka_unit_test(a_slow_client_makes_thr_full_until_it_leaves),
 		cmocka_unit_test(no_free_descriptor_is_no_spin),
 		cmocka_unit_test(a_backlog_moves_to_another_process),
+		cmocka_unit_test(a_reset_keeps_client_and_backlog),
 		cmocka_unit_test(output_flags_are_put_back),
 		cmocka_unit_test(one_socket_for_both_ways),
 	};
