@@ -128,12 +128,9 @@ static struct err *act_resume(void *self, void *arg)
 {
 	(void)arg;
 	struct life *l = self;
+	/* Before the gate opens: the release reads and writes LAPICs, which no interrupt may change. */
+	TRY(kvm_state_clock_release(machine_kvm_state(l->machine), false));
 	machine_gate_devices(l->machine, false);
-	struct err *e = kvm_state_clock_release(machine_kvm_state(l->machine), false);
-	if (e != NULL) {
-		machine_gate_devices(l->machine, true);
-		return e;
-	}
 	machine_unpark_vcpus(l->machine);
 	return NULL;
 }
