@@ -156,11 +156,14 @@ vm_kill "$vm_pid"
 
 # SIGTERM with --on-term checkpoint: alone, and with a take under way.
 for also in no yes; do
-	boot "t$also" 64M --on-term checkpoint
+	boot "t$also" 128M --on-term checkpoint
 	if [ $also = yes ]; then
 		t snapshot take tyes --tag mine >/dev/null 2>"$tmp/part.err" &
 		client=$!
-		sleep 0.02
+		for _ in $(seq 200); do
+			printf '{"Torpor":{"v":1,"cmd":"TakeStatus"}}' |
+				"$lib/ctlsend" "$XDG_RUNTIME_DIR/torpor/tyes.sock" | grep -q '"taking":true' && break
+		done
 	fi
 	kill -TERM "$vm_pid"
 	ended "$vm_pid" 20
