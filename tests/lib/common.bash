@@ -60,7 +60,7 @@ finish() {
 	exit 0
 }
 need_kvm() {
-	if ! { exec 8<>/dev/kvm; } 2>/dev/null; then
+	if [ ! -c /dev/kvm ] || ! { exec 8<>/dev/kvm; } 2>/dev/null; then
 		say "skipped: /dev/kvm cannot be opened"
 		exit 77
 	fi
