@@ -55,6 +55,8 @@ struct pending {
 struct ctl {
 	struct loop *loop;
 	struct fd listen;
+	struct fd
+		spare; /* given up for a moment to turn a client away when no descriptor is left */
 	struct loop_fd *watch;
 	struct life *life;
 	struct conn *conns;
@@ -478,6 +480,11 @@ static void turn_away(int fd, const char *why)
 	const struct conn c = { .fd = { fd } };
 	(void)send_text(&c, text);
 	ctl_answer_free(text);
+	/* Closed with a packet unread, the socket would give the peer ECONNRESET instead of the
+	 * answer. */
+	char byte;
+	while (recv(fd, &byte, sizeof(byte), MSG_DONTWAIT) > 0) {
+	}
 }
 
 static struct err *check_peer(int fd)
@@ -514,14 +521,33 @@ static struct err *conn_new(struct ctl *ctl, struct fd *fd)
 	return NULL;
 }
 
+static int accept_one(const struct ctl *ctl)
+{
+	return accept4(ctl->listen.n, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+}
+
+/* A client that cannot be served must not stay in the queue: the loop would spin on it. */
+static void turn_away_one(struct ctl *ctl)
+{
+	fd_close(&ctl->spare);
+	SCOPE(fd_close) struct fd fd = { accept_one(ctl) };
+	if (fd.n >= 0) {
+		turn_away(fd.n, "the VM's process has no free file descriptor: try again");
+		fd_close(&fd);
+	}
+	ctl->spare.n = fcntl(ctl->listen.n, F_DUPFD_CLOEXEC, 0);
+}
+
 static void on_listen(void *arg, uint32_t events)
 {
 	(void)events;
 	struct ctl *ctl = arg;
-	SCOPE(fd_close)
-	struct fd fd = { accept4(ctl->listen.n, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK) };
+	SCOPE(fd_close) struct fd fd = { accept_one(ctl) };
 	if (fd.n < 0) {
-		return; /* the peer left again, or we are out of descriptors: asked again */
+		if (errno == EMFILE || errno == ENFILE) {
+			turn_away_one(ctl);
+		}
+		return; /* else the peer left again */
 	}
 	struct err *e = conn_new(ctl, &fd);
 	if (e != NULL) {
@@ -539,6 +565,7 @@ struct err *ctl_new(struct loop *loop, int listen_fd, struct life *life, struct 
 	}
 	c->loop = loop;
 	c->listen = (struct fd){ listen_fd };
+	c->spare = (struct fd){ fcntl(listen_fd, F_DUPFD_CLOEXEC, 0) };
 	c->life = life;
 	c->buf = malloc(CTL_PACKET_BYTES_MAX);
 	ENSURE(c->buf != NULL, ERR_SYS, "out of memory");
@@ -569,6 +596,7 @@ void ctl_free(struct ctl *c)
 		p->ctl = NULL; /* I3 */
 	}
 	loop_fd_del(c->watch);
+	fd_close(&c->spare);
 	fd_close(&c->listen);
 	free(c->buf);
 	free(c);
