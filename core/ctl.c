@@ -481,9 +481,10 @@ static void turn_away(int fd, const char *why)
 	(void)send_text(&c, text);
 	ctl_answer_free(text);
 	/* Closed with a packet unread, the socket would give the peer ECONNRESET instead of the
-	 * answer. */
+	 * answer. A peer that keeps sending gets that. */
 	char byte;
-	while (recv(fd, &byte, sizeof(byte), MSG_DONTWAIT) > 0) {
+	for (int i = 0; i < PACKETS_PER_TURN && recv(fd, &byte, sizeof(byte), MSG_DONTWAIT) > 0;
+	     i++) {
 	}
 }
 
