@@ -428,6 +428,7 @@ struct err *reader_map_read(struct reader *r, const char *name, const struct rea
 	lock_init(&s.lock, RANK_STORE);
 	struct err *e = read_stretches(&s);
 	lock_done(&s.lock);
+	lenv_rest(r->f->env); /* a restored VM keeps its environment open */
 	return err_wrap(e, "snapshot %llu", (unsigned long long)r->rec.info.number);
 }
 

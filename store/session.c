@@ -13,7 +13,6 @@
  *     the pend record. So either all is published or the whole range is garbage.
  */
 #include <ctype.h>
-#include <malloc.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
@@ -806,6 +805,6 @@ void session_free(struct session *s)
 	}
 	free(s->blob);
 	free(s->hold);
+	lenv_rest(s->f->env); /* tens of MiB of record buffers, which malloc would keep */
 	free(s);
-	malloc_trim(0); /* tens of MiB of record buffers, which malloc would keep */
 }

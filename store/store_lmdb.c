@@ -13,8 +13,10 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <malloc.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 
@@ -480,6 +482,18 @@ void lenv_close(struct lenv *l)
 	}
 	env_stop(l);
 	free(l);
+	malloc_trim(0); /* LMDB's buffers of a large transaction */
+}
+
+void lenv_rest(struct lenv *l)
+{
+	LOCK_SCOPE(&registry_lock); /* no restart meanwhile: the map stays where it is */
+	if (l->env != NULL && l->map != NULL && l->pid == getpid()) {
+		/* A shared mapping of a file, never written through: a page is read again when it
+		 * is touched. */
+		(void)madvise((void *)(uintptr_t)l->map, l->map_bytes, MADV_DONTNEED);
+	}
+	malloc_trim(0);
 }
 
 /* Makes sure that env can be used and counts the transaction in. */

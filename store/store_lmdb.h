@@ -42,6 +42,10 @@ struct lenv_opts {
 MUST_USE struct err *lenv_open(const struct lenv_opts *opts, struct lenv **ret_env);
 void lenv_close(struct lenv *l);
 DEFINE_SCOPE(struct lenv, lenv_close)
+/* To be called when much has been read or written and nothing more is expected for now: unmaps what
+ * LMDB has touched of the file (the page cache keeps it) and gives freed memory back to the host.
+ * Any thread, also while others use the environment. */
+void lenv_rest(struct lenv *l);
 
 /* ---- transactions ---- */
 

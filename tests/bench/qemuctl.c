@@ -3,10 +3,10 @@
  * Speaks QMP with the QEMU that tests/bench/run compares torpor with.
  *
  *   qemuctl SOCKET stop | cont | quit
- *   qemuctl SOCKET save FILE DOWNTIME_MS    saves the VM to FILE, bandwidth unlimited. A VM that ran
- *                                       runs on as soon as the save is complete. Prints one JSON
- *                                       object: save_us, sync_us, downtime_ms, bytes.
- * QEMU writes to a descriptor that is handed over, not through a pipe, which is its fastest way.
+ *   qemuctl SOCKET save FILE DOWNTIME_MS    saves the VM to FILE, bandwidth unlimited. A VM that
+ * ran runs on as soon as the save is complete. Prints one JSON object: save_us, sync_us,
+ * downtime_ms, bytes. QEMU writes to a descriptor that is handed over, not through a pipe, which is
+ * its fastest way.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -74,21 +74,30 @@ static void transmit(const char *text, int fd)
 	}
 }
 
-/* One command and its answer; events in between are dropped. The caller releases the answer. */
-static json_t *command(const char *text, int fd)
+/* One command and its answer, "return" or "error"; events in between are dropped. The caller
+ * releases the answer. */
+static json_t *ask(const char *text, int fd)
 {
 	transmit(text, fd);
 	for (;;) {
 		json_t *m = receive();
-		json_t *error = json_object_get(m, "error");
-		if (error != NULL) {
-			fail(text, json_string_value(json_object_get(error, "desc")));
-		}
-		if (json_object_get(m, "return") != NULL) {
+		if (json_object_get(m, "return") != NULL || json_object_get(m, "error") != NULL) {
 			return m;
 		}
 		json_decref(m);
 	}
+}
+
+/* The same, of a command that must not fail. */
+static json_t *command(const char *text, int fd)
+{
+	json_t *m = ask(text, fd);
+	json_t *error = json_object_get(m, "error");
+
+	if (error != NULL) {
+		fail(text, json_string_value(json_object_get(error, "desc")));
+	}
+	return m;
 }
 
 static void order(const char *text)
@@ -126,6 +135,21 @@ static bool is_running(void)
 
 	json_decref(m);
 	return running;
+}
+
+/* The VM cannot go on in the first moments after the end of a save. */
+static void go_on(void)
+{
+	for (int i = 0; i < 5000; i++) {
+		json_t *m = ask("{\"execute\":\"cont\"}", -1);
+		bool done = json_object_get(m, "return") != NULL;
+		json_decref(m);
+		if (done) {
+			return;
+		}
+		nanosleep(&(struct timespec){ .tv_nsec = 200000 }, NULL);
+	}
+	fail("cont", "refused for a second");
 }
 
 static void wait_saved(void)
@@ -173,7 +197,7 @@ static void save(const char *path, long downtime_ms)
 	wait_saved();
 	uint64_t saved = now_us();
 	if (running) {
-		order("{\"execute\":\"cont\"}");
+		go_on();
 	}
 	uint64_t sync_from = now_us();
 	if (fsync(fd) != 0 || fstat(fd, &st) != 0) {
@@ -201,7 +225,7 @@ int main(int argc, char **argv)
 	} else if (strcmp(argv[2], "stop") == 0) {
 		order("{\"execute\":\"stop\"}");
 	} else if (strcmp(argv[2], "cont") == 0) {
-		order("{\"execute\":\"cont\"}");
+		go_on();
 	} else if (strcmp(argv[2], "quit") == 0) {
 		order("{\"execute\":\"quit\"}");
 	} else {
