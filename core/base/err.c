@@ -51,6 +51,16 @@ struct err *err_trace(struct err *e, const char *file, int line)
 	return e;
 }
 
+/* One line, whatever was quoted: control characters from outside must not reach a terminal. */
+static void make_plain(char *text)
+{
+	for (char *p = text; *p != '\0'; p++) {
+		if ((unsigned char)*p < 0x20 || *p == 0x7f) {
+			*p = '?';
+		}
+	}
+}
+
 struct err *err_make(enum err_class class, int sys, const char *file, int line, const char *fmt, ...)
 {
 	struct err *e = calloc(1, sizeof(*e));
@@ -73,6 +83,7 @@ struct err *err_make(enum err_class class, int sys, const char *file, int line, 
 		snprintf(e->msg + n, sizeof(e->msg) - (size_t)n, ": %s",
 			 strerror_r(sys, text, sizeof(text)));
 	}
+	make_plain(e->msg);
 	return err_trace(e, file, line);
 }
 
@@ -86,6 +97,7 @@ struct err *err_wrap(struct err *e, const char *fmt, ...)
 	va_start(ap, fmt);
 	vsnprintf(head, sizeof(head), fmt, ap);
 	va_end(ap);
+	make_plain(head);
 	/* "head: old", cut at the end. */
 	size_t nhead = strnlen(head, sizeof(head) - 3);
 	size_t nold = MIN(strlen(e->msg), sizeof(e->msg) - 3 - nhead);

@@ -6,8 +6,8 @@
  * Only main, the control dispatcher and thread tops print errors; everything below returns them.
  * Outputs (ret_x, last parameters) are untouched when an error is returned.
  *
- * A message is one line: the thing, the reason, the remedy. Callers add context in front with
- * err_wrap ("store /x: family 3f..: ...").
+ * A message is one line: the thing, the reason, the remedy. Control characters in what it quotes
+ * become '?'. Callers add context in front with err_wrap ("store /x: family 3f..: ...").
  *
  * Any thread may make an error; an object belongs to one thread at a time.
  */

@@ -92,6 +92,20 @@ static void test_long_messages_are_cut(void **state)
 	err_free(e);
 }
 
+/* What is quoted in a message may come from anywhere: it neither ends the line nor moves a cursor. */
+static void test_messages_are_one_line(void **state)
+{
+	(void)state;
+	struct err *e = ERR(ERR_USAGE, "unknown request '%s'", "a\nb\r\033[2Jc\177\td");
+	assert_string_equal(err_msg(e), "unknown request 'a?b??[2Jc??d'");
+	e = err_wrap(e, "line\nbreak");
+	assert_string_equal(err_msg(e), "line?break: unknown request 'a?b??[2Jc??d'");
+	err_free(e);
+	e = ERR(ERR_USAGE, "caf\303\251"); /* other letters stay */
+	assert_string_equal(err_msg(e), "caf\303\251");
+	err_free(e);
+}
+
 static void test_every_class_has_an_errno_and_a_name(void **state)
 {
 	(void)state;
@@ -111,6 +125,7 @@ int main(void)
 		cmocka_unit_test(test_ensure_returns),
 		cmocka_unit_test(test_first_error_wins),
 		cmocka_unit_test(test_long_messages_are_cut),
+		cmocka_unit_test(test_messages_are_one_line),
 		cmocka_unit_test(test_every_class_has_an_errno_and_a_name),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
