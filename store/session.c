@@ -30,7 +30,6 @@
 #define BATCH_BYTES (16 * MIB)   /* records per transaction; TAKE_BATCH_BYTES is the bound */
 #define QUEUE_BYTES (32 * MIB)   /* what the pool may have finished, one batch being held */
 #define AHEAD_BYTES (64 * MIB)   /* step in which growth is allocated ahead */
-#define MAP_BYTES_MAX (16384 * GIB) /* one map's content; bounds the table of leaves */
 #define BLOBS_BYTES_MAX (24 * MIB)  /* all blobs: they go into the final transaction */
 #define SPACE_MIN_BYTES (8 * MIB)   /* below that no take is begun */
 #define WORKERS_DEFAULT_MAX 8u
@@ -351,6 +350,10 @@ static struct err *check_new_map(const struct session *s, const char *name)
 	size_t len = strlen(name);
 	ENSURE(len > 0 && len <= STORE_MAP_NAME_MAX, ERR_USAGE, "a map name has 1 to %u bytes",
 	       STORE_MAP_NAME_MAX);
+	for (size_t i = 0; i < len; i++) { /* others would not be read back */
+		ENSURE(name[i] > ' ' && name[i] < 0x7f, ERR_USAGE,
+		       "a map name has visible ASCII characters only");
+	}
 	for (unsigned i = 0; i < s->nmaps; i++) {
 		ENSURE(strcmp(s->map[i].info.name, name) != 0, ERR_NOT_NOW,
 		       "there is a map %s already", name);
@@ -362,8 +365,8 @@ struct err *session_map_begin(struct session *s, const char *name, uint64_t len_
 			      const uint8_t user[32])
 {
 	TRY(check_new_map(s, name));
-	ENSURE(len_bytes <= MAP_BYTES_MAX, ERR_LIMIT, "map %s: %llu bytes, at most %llu", name,
-	       (unsigned long long)len_bytes, (unsigned long long)MAP_BYTES_MAX);
+	ENSURE(len_bytes <= SNAP_MAP_BYTES_MAX, ERR_LIMIT, "map %s: %llu bytes, at most %llu", name,
+	       (unsigned long long)len_bytes, SNAP_MAP_BYTES_MAX);
 	struct map_out m = { .info = { .len_bytes = len_bytes } };
 	TRY(map_height(len_bytes, &m.info.height));
 	TRY(start_writing(s));

@@ -62,7 +62,10 @@ static struct err *get_text(struct rcur *c, size_t max, char *ret_text)
 	ENSURE(n <= max, ERR_CORRUPT, "a text of %u bytes, at most %zu are allowed", n, max);
 	const uint8_t *p;
 	TRY(rcur_take(c, n, &p));
-	ENSURE(memchr(p, 0, n) == NULL, ERR_CORRUPT, "a text with a NUL in it");
+	for (size_t i = 0; i < n; i++) { /* as written; names go into lists and messages */
+		ENSURE(p[i] > 0x20 && p[i] < 0x7f, ERR_CORRUPT, "a text with byte 0x%02x in it",
+		       p[i]);
+	}
 	memset(ret_text, 0, max + 1);
 	memcpy(ret_text, p, n);
 	return NULL;
@@ -109,6 +112,9 @@ static struct err *decode_map(struct rcur *c, struct snap_map *m)
 	TRY(get_text(c, STORE_MAP_NAME_MAX, m->name));
 	ENSURE(m->name[0] != 0, ERR_CORRUPT, "a map without a name");
 	TRY(rcur_u64(c, &m->len_bytes));
+	ENSURE(m->len_bytes <= SNAP_MAP_BYTES_MAX, ERR_CORRUPT,
+	       "map %s: %llu bytes, at most %llu are allowed", m->name,
+	       (unsigned long long)m->len_bytes, SNAP_MAP_BYTES_MAX);
 	TRY(rcur_copy(c, m->digest.b, sizeof(m->digest.b)));
 	TRY(rcur_copy(c, m->user, sizeof(m->user)));
 	TRY(rcur_u64(c, &m->root_id));

@@ -12,6 +12,7 @@
 #define SNAP_BLOBS_MAX 8192u /* PARTS_MAX and room for the engine's own */
 #define SNAP_BYTES_MAX (512 * KIB)
 #define BLOB_RECORD_BYTES_MAX (BLOB_BYTES_MAX + 64)
+#define SNAP_MAP_BYTES_MAX (16384 * GIB) /* content of one map; bounds tables and walks */
 #define SMALL_BYTES_MAX 1024u /* pend and meta records */
 
 struct snap_blob {

@@ -138,6 +138,10 @@ static void others_faults(void **state)
 
 int main(void)
 {
+#ifdef __SANITIZE_THREAD__
+	/* TSan's own handler runs with all signals blocked, and leaving it by a jump keeps them so. */
+	return 77;
+#endif
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(inside_the_map),
 		cmocka_unit_test(many_threads_all_blocked),

@@ -137,6 +137,19 @@ static void limits(void **state)
 	r.info.maps[1].name[0] = 0;
 	snaprec_encode(&w, uuid, &r);
 	FAILS(ERR_CORRUPT, "name", snaprec_decode(w.p, w.len, uuid, 77, &got));
+	/* Names go to terminals, and a walk over 2^43 leaves would never end. */
+	r = sample(blobs);
+	r.info.maps[1].name[3] = '\033';
+	snaprec_encode(&w, uuid, &r);
+	FAILS(ERR_CORRUPT, "0x1b", snaprec_decode(w.p, w.len, uuid, 77, &got));
+	r = sample(blobs);
+	snprintf(r.info.tag, sizeof(r.info.tag), "a\nb");
+	snaprec_encode(&w, uuid, &r);
+	FAILS(ERR_CORRUPT, "0x0a", snaprec_decode(w.p, w.len, uuid, 77, &got));
+	r = sample(blobs);
+	r.info.maps[0].len_bytes = SNAP_MAP_BYTES_MAX + 1;
+	snaprec_encode(&w, uuid, &r);
+	FAILS(ERR_CORRUPT, "memory", snaprec_decode(w.p, w.len, uuid, 77, &got));
 }
 
 static void blobs_pends_counters(void **state)
