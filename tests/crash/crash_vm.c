@@ -1,0 +1,284 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The stored VM of the crash tests and its check. See crash_vm.h. */
+#include "tests/crash/crash_vm.h"
+
+#include <ftw.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <time.h>
+
+#include "core/base/bytes.h"
+
+enum {
+	KERNEL_PAGES = 24,
+	BIG_BLOB_BYTES = 9000,
+};
+
+const uint8_t crash_vm[16] = { 1, 2, 3 };
+const uint8_t crash_family[16] = { 7, 7 };
+const uint8_t crash_other[16] = { 8, 8 };
+uint64_t crash_pages = 560;
+
+uint64_t crash_random(uint64_t *seed)
+{
+	uint64_t z = *seed += 0x9e3779b97f4a7c15ull;
+	z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9ull;
+	z = (z ^ z >> 27) * 0x94d049bb133111ebull;
+	return z ^ z >> 31;
+}
+
+/* ---- content ---- */
+
+/* Runs of zero pages, of lines of text, and of noise. */
+static uint8_t *image(uint64_t seed, uint64_t npages)
+{
+	uint8_t *img = calloc(npages, PAGE_BYTES);
+	BUG_ON(img == NULL);
+	for (uint64_t p = 0; p < npages;) {
+		uint64_t n = MIN(1 + crash_random(&seed) % 12, npages - p);
+		uint64_t kind = crash_random(&seed) % 8;
+		for (uint64_t i = 0; kind < 2 && i < n * PAGE_BYTES / 8; i++) {
+			uint64_t v = crash_random(&seed);
+			put_le64(img + p * PAGE_BYTES + i * 8,
+				 kind == 0 ? v : 0x6f77206f6c6c6568ull + v % 16 * 0x0100);
+		}
+		p += n;
+	}
+	return img;
+}
+
+static uint8_t *memory(unsigned seed)
+{
+	return image(0x1000 + seed, crash_pages);
+}
+
+static uint8_t *kernel(void)
+{
+	return image(2, KERNEL_PAGES);
+}
+
+/* Blob (kind, index) of a seed: text, small bytes, or pages of its own. */
+static size_t blob(unsigned seed, uint16_t kind, uint16_t index, uint8_t out[BIG_BLOB_BYTES])
+{
+	uint64_t s = (uint64_t)seed << 32 | (uint64_t)kind << 16 | index;
+	size_t len = kind == 1 ? 40 : index == 2 ? BIG_BLOB_BYTES : 200;
+	for (size_t i = 0; i < len; i++) {
+		out[i] = (uint8_t)(crash_random(&s) >> 13);
+	}
+	return len;
+}
+
+static const struct {
+	uint16_t kind;
+	uint16_t index;
+} blobs[] = { { 1, 0 }, { 3, 0 }, { 3, 1 }, { 3, 2 } };
+
+/* ---- taking ---- */
+
+unsigned crash_seed(const struct snap_info *info)
+{
+	unsigned seed = 0;
+	return sscanf(info->tag, "s%u", &seed) == 1 && seed < CRASH_SEEDS_MAX ? seed : 0;
+}
+
+static struct err *take_kernel(struct family *f, struct session *s, const uint8_t *k)
+{
+	SCOPE(freep) struct snap_info *list = NULL;
+	size_t n;
+	TRY(family_snaps(f, &list, &n));
+	if (n > 0) {
+		return session_map_share(s, list[n - 1].id, "kernel");
+	}
+	uint8_t user[32] = { 5 };
+	TRY(session_map_begin(s, "kernel", KERNEL_PAGES * PAGE_BYTES, user));
+	TRY(session_map_pages(s, 0, k, KERNEL_PAGES));
+	TRY(session_map_end(s));
+	return session_settle(s);
+}
+
+struct err *crash_take(struct family *f, unsigned seed, bool publish)
+{
+	SCOPE(freep) uint8_t *mem = memory(seed);
+	SCOPE(freep) uint8_t *k = kernel();
+	SCOPE(session_freep) struct session *s = NULL;
+	struct session_opts so = { .workers = 1 };
+	uint8_t user[32] = { 0 };
+	TRY(session_open(f, &so, &s));
+	TRY(session_map_begin(s, "memory", crash_pages * PAGE_BYTES, user));
+	TRY(session_map_pages(s, 0, mem, crash_pages));
+	TRY(session_map_end(s));
+	TRY(session_settle(s));
+	TRY(take_kernel(f, s, k));
+	for (size_t i = 0; i < ARRAY_LEN(blobs); i++) {
+		uint8_t b[BIG_BLOB_BYTES];
+		size_t len = blob(seed, blobs[i].kind, blobs[i].index, b);
+		TRY(session_blob(s, blobs[i].kind, blobs[i].index, b, len));
+	}
+	if (!publish) {
+		return NULL;
+	}
+	struct snap_meta meta = { .frozen_at_ns = seed };
+	memcpy(meta.vm, crash_vm, sizeof(meta.vm));
+	snprintf(meta.tag, sizeof(meta.tag), "s%u", seed);
+	struct snap_info info;
+	return session_publish(s, &meta, &info);
+}
+
+/* ---- reading ---- */
+
+static struct err *place(void *arg, uint64_t index, const void *pages, uint64_t npages)
+{
+	memcpy((uint8_t *)arg + index * PAGE_BYTES, pages, npages * PAGE_BYTES);
+	return NULL;
+}
+
+static struct err *same_map(struct reader *r, const char *name, const uint8_t *want,
+			    uint64_t npages)
+{
+	SCOPE(freep) uint8_t *got = calloc(npages, PAGE_BYTES);
+	BUG_ON(got == NULL);
+	struct read_opts ro = { .workers = 1, .place = place, .arg = got };
+	TRY(reader_map_read(r, name, &ro));
+	ENSURE(memcmp(got, want, npages * PAGE_BYTES) == 0, ERR_CORRUPT,
+	       "snapshot %s: map %s has other bytes than were taken", reader_info(r)->tag, name);
+	return NULL;
+}
+
+struct err *crash_read(struct family *f, const struct snap_info *info)
+{
+	unsigned seed = crash_seed(info);
+	ENSURE(seed != 0 && info->nmaps == 2 && info->nblobs == ARRAY_LEN(blobs), ERR_CORRUPT,
+	       "snapshot %s: %u maps and %u blobs, which nobody took", info->tag, info->nmaps,
+	       info->nblobs);
+	SCOPE(reader_closep) struct reader *r = NULL;
+	TRY(reader_open(f, info->id, &r));
+	SCOPE(freep) uint8_t *mem = memory(seed);
+	SCOPE(freep) uint8_t *k = kernel();
+	TRY(same_map(r, "memory", mem, crash_pages));
+	TRY(same_map(r, "kernel", k, KERNEL_PAGES));
+	for (size_t i = 0; i < ARRAY_LEN(blobs); i++) {
+		uint8_t want[BIG_BLOB_BYTES];
+		size_t len = blob(seed, blobs[i].kind, blobs[i].index, want);
+		SCOPE(freep) uint8_t *got = NULL;
+		size_t got_len;
+		TRY(reader_blob(r, blobs[i].kind, blobs[i].index, &got, &got_len));
+		ENSURE(got_len == len && memcmp(got, want, len) == 0, ERR_CORRUPT,
+		       "snapshot %s: blob %u.%u has other bytes than were taken", info->tag,
+		       blobs[i].kind, blobs[i].index);
+	}
+	return NULL;
+}
+
+/* ---- checking ---- */
+
+static void print_finding(void *arg, const char *finding)
+{
+	(void)arg;
+	fprintf(stderr, "  finding: %s\n", finding);
+}
+
+static struct err *verify(struct family *f)
+{
+	uint64_t findings;
+	TRY(family_verify(f, print_finding, NULL, &findings));
+	ENSURE(findings == 0, ERR_CORRUPT, "verify has %llu findings",
+	       (unsigned long long)findings);
+	return NULL;
+}
+
+/* Compares the list with want, and settles want. */
+static struct err *check_list(struct family *f, struct crash_want *want)
+{
+	SCOPE(freep) struct snap_info *list = NULL;
+	size_t n;
+	TRY(family_snaps(f, &list, &n));
+	struct crash_want is = { 0 };
+	for (size_t i = 0; i < n; i++) {
+		unsigned seed = crash_seed(&list[i]);
+		ENSURE(seed != 0 && want->state[seed] != CRASH_ABSENT, ERR_CORRUPT,
+		       "snapshot %s is listed: not taken, or removed for good", list[i].tag);
+		is.state[seed] = CRASH_SURE;
+		ENSURE(i == 0 || list[i].number > list[i - 1].number, ERR_CORRUPT,
+		       "snapshot %s: number %llu twice", list[i].tag,
+		       (unsigned long long)list[i].number);
+		TRY(err_wrap(crash_read(f, &list[i]), "snapshot %s", list[i].tag));
+	}
+	for (unsigned i = 0; i < CRASH_SEEDS_MAX; i++) {
+		ENSURE(want->state[i] != CRASH_SURE || is.state[i] == CRASH_SURE, ERR_CORRUPT,
+		       "snapshot s%u is lost", i);
+	}
+	*want = is;
+	return NULL;
+}
+
+struct err *crash_check(struct family *f, struct crash_want *want)
+{
+	TRY(check_list(f, want));
+	return verify(f);
+}
+
+struct err *crash_collect(struct family *f, struct crash_want *want)
+{
+	struct gc_result first;
+	struct gc_result again;
+	TRY(family_gc(f, &first));
+	TRY(family_gc(f, &again));
+	ENSURE(again.frames_freed == 0 && again.sessions_cleared == 0, ERR_CORRUPT,
+	       "a second collection freed %llu frames and %llu sessions",
+	       (unsigned long long)again.frames_freed, (unsigned long long)again.sessions_cleared);
+	uint64_t snaps = 0;
+	for (unsigned i = 0; i < CRASH_SEEDS_MAX; i++) {
+		snaps += want->state[i] == CRASH_SURE;
+	}
+	struct store_usage u;
+	TRY(family_usage(f, &u));
+	ENSURE(u.snaps == snaps && u.blobs == snaps * ARRAY_LEN(blobs), ERR_CORRUPT,
+	       "%llu records of snapshots and %llu of blobs for %llu snapshots",
+	       (unsigned long long)u.snaps, (unsigned long long)u.blobs, (unsigned long long)snaps);
+	/* Leaves: at most those of each memory, and of one kernel for each snapshot. */
+	uint64_t leaves = (crash_pages + 511) / 512 + 1;
+	ENSURE(u.leaves <= snaps * leaves, ERR_CORRUPT, "%llu leaves for %llu snapshots",
+	       (unsigned long long)u.leaves, (unsigned long long)snaps);
+	return crash_check(f, want);
+}
+
+/* ---- the run ---- */
+
+uint64_t crash_run_seed(void)
+{
+	const char *s = getenv("TORPOR_SEED");
+	return s != NULL ? strtoull(s, NULL, 10) : (uint64_t)time(NULL);
+}
+
+bool crash_run_long(void)
+{
+	const char *s = getenv("TORPOR_TIER");
+	return s != NULL && strcmp(s, "long") == 0;
+}
+
+void crash_dir_make(char out[256])
+{
+	struct statvfs v;
+	const char *tmp = getenv("TMPDIR");
+	if (statvfs("/dev/shm", &v) == 0 && access("/dev/shm", W_OK) == 0 &&
+	    (uint64_t)v.f_bavail * v.f_frsize > 512 * MIB) {
+		tmp = "/dev/shm";
+	}
+	snprintf(out, 256, "%s/torpor-crash-XXXXXX", tmp != NULL ? tmp : "/tmp");
+	BUG_ON(mkdtemp(out) == NULL);
+}
+
+static int remove_one(const char *path, const struct stat *st, int type, struct FTW *ftw)
+{
+	(void)st;
+	(void)type;
+	(void)ftw;
+	return remove(path);
+}
+
+void crash_dir_remove(const char *dir)
+{
+	nftw(dir, remove_one, 16, FTW_DEPTH | FTW_PHYS);
+}

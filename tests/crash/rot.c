@@ -1,0 +1,501 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Rot: flips single bits of a small store's data files, LMDB's own structures included, and demands
+ * that each is harmless (everything reads as before and verify is clean) or named by an error or
+ * finding of verify; never a signal, a hang, or wrong bytes without a word. Which bits are harmless
+ * by proof is `may_be_harmless` below: any other one must be found.
+ *
+ * Usage: rot [FLIPS]. TORPOR_TIER=long: 120,000 flips, and every bit of what is not payload.
+ * TORPOR_SEED: the sample. ROT_JOBS: processes at once. Ends with a table of classes.
+ *
+ * Each flip is judged in a process of its own, with a time limit. Every eighth flip's process also
+ * writes: it removes a snapshot, collects and takes another; what then still reads must be right.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+
+#include "tests/crash/crash_store.h"
+#include "tests/crash/rot_map.h"
+
+enum {
+	LIMIT_SECONDS = 10,
+	WRITES_EVERY = 8,
+	NORMAL_FLIPS = 2000,
+	LONG_FLIPS = 120000,
+	CLASS_MIN = 24, /* flips of each class and table at least, where it has so many bits */
+	SHOWN_MAX = 12, /* failures printed by each process */
+};
+
+enum outcome {
+	HARMLESS,
+	FOUND,
+	SILENT,     /* wrong and nobody said so */
+	UNVERIFIED, /* a read failed, but verify is clean */
+	DIED,
+	HUNG,
+	OUTCOMES,
+};
+static const char *const outcome_name[OUTCOMES] = { "harmless",         "found", "WRONG IN SILENCE",
+						    "MISSED BY VERIFY", "DIED",  "HUNG" };
+
+/* ---- the flips ---- */
+
+struct rot_file {
+	const char *name; /* below the store */
+	uint8_t *p;
+	size_t len;
+	struct rot_map map;
+};
+
+struct flip {
+	uint32_t file;
+	uint32_t bit;
+	uint64_t at;
+};
+
+/* Results of all processes, in shared memory. */
+struct results {
+	uint64_t n[2][ROT__COUNT][16][OUTCOMES];
+	uint64_t bad;
+	uint64_t wrote;
+};
+
+/*
+ * Proofs. Free pages, gaps and the unused part of meta pages are never read as anything. LMDB reads
+ * of a meta page: magic, version, flags, page size, tables, last page, transaction. It does not
+ * read the address of the map unless asked to map there, nor the size of the map, since ours is
+ * larger; the page number in a meta page's header and that header's last 4 bytes. A branch's key
+ * may be any that still separates its children; its first one is not looked at at all. Statistics:
+ * pages and entries.
+ */
+static bool may_be_harmless(const struct rot_file *f, const struct flip *fl)
+{
+	enum rot_class c = f->map.class[fl->at];
+	uint64_t in = fl->at % ROT_PAGE;
+	switch (c) {
+	case ROT_FREE_PAGE:
+	case ROT_META_PAD:
+	case ROT_PAGE_SLACK:
+	case ROT_BIG_SLACK:
+		return true;
+	case ROT_META_NEW:
+	case ROT_META_OLD:
+		return in < 10 || (in >= 12 && in < 16) || (in >= 24 && in < 40);
+	case ROT_KEY_BRANCH:
+		return true;
+	case ROT_PAGE_HEAD:
+	case ROT_BIG_HEAD:
+		return in % ROT_PAGE == 8 || in % ROT_PAGE == 9; /* padding of the header */
+	default:
+		return false;
+	}
+}
+
+/* ---- judging one store ---- */
+
+struct note {
+	char text[400]; /* first error or finding */
+};
+
+static void noted(struct note *n, const char *what, const char *text)
+{
+	if (n->text[0] == 0) {
+		snprintf(n->text, sizeof(n->text), "%s: %s", what, text);
+	}
+}
+
+static void on_finding(void *arg, const char *finding)
+{
+	noted(arg, "finding", finding);
+}
+
+/* An error that names something; a nameless one is as bad as silence. */
+static bool failed(struct err *e, const char *what, struct note *n)
+{
+	if (e == NULL) {
+		return false;
+	}
+	if (err_msg(e)[0] == 0) {
+		_exit(SILENT);
+	}
+	noted(n, what, err_msg(e));
+	err_free(e);
+	return true;
+}
+
+static bool infos_same(const struct snap_info *a, size_t na, const struct snap_info *b, size_t nb)
+{
+	return na == nb && memcmp(a, b, na * sizeof(*a)) == 0;
+}
+
+struct judge {
+	const struct crash_store *ref;
+	struct note *note;
+	bool wrong;    /* differs without an error */
+	bool unread;   /* some read failed */
+	bool verified; /* verification ran and found nothing */
+};
+
+static void judge_catalog(struct judge *j, struct store *s)
+{
+	SCOPE(freep) struct store_vm *vms = NULL;
+	size_t n = 0;
+	if (failed(store_vm_list(s, &vms, &n), "list", j->note)) {
+		j->unread = true;
+		return;
+	}
+	j->wrong |= n != CRASH_VMS;
+	for (unsigned i = 0; i < CRASH_VMS; i++) {
+		struct store_vm want = crash_vm(i);
+		struct store_vm have = { 0 };
+		bool found = false;
+		if (failed(store_vm_by_name(s, want.name, &found, &have), "name", j->note)) {
+			j->unread = true;
+			continue;
+		}
+		want.holds_name = true;
+		j->wrong |= !found || memcmp(&want, &have, sizeof(want)) != 0;
+		j->wrong |= i < n && memcmp(&vms[i], &want, sizeof(want)) != 0;
+	}
+}
+
+static void judge_snap(struct judge *j, struct family *f, unsigned k)
+{
+	const struct crash_snap *want = &j->ref->snap[k];
+	bool wrong = false;
+	if (failed(crash_compare(f, want, &wrong), "read", j->note)) {
+		j->unread = true;
+	}
+	j->wrong |= wrong;
+}
+
+static void judge_family(struct judge *j, struct family *f)
+{
+	SCOPE(freep) struct snap_info *infos = NULL;
+	size_t n = 0;
+	if (failed(family_snaps(f, &infos, &n), "snapshots", j->note)) {
+		j->unread = true;
+	} else {
+		struct snap_info want[CRASH_SNAPS];
+		for (unsigned k = 0; k < CRASH_SNAPS; k++) {
+			want[k] = j->ref->snap[k].info;
+		}
+		j->wrong |= !infos_same(infos, n, want, CRASH_SNAPS);
+	}
+	uint64_t found = 0;
+	bool stopped = failed(family_verify(f, on_finding, j->note, &found), "verify", j->note);
+	j->verified = j->verified && !stopped && found == 0;
+	for (unsigned k = 0; k < CRASH_SNAPS; k++) {
+		judge_snap(j, f, k);
+	}
+}
+
+/* Writes into the damaged store: errors are fine, damage to what was sound is not. */
+static void judge_writes(struct judge *j, struct family *f)
+{
+	struct gc_result unused;
+	(void)failed(family_remove(f, &j->ref->snap[0].info.id, 1), "remove", j->note);
+	(void)failed(family_gc(f, &unused), "collect", j->note);
+	struct crash_snap made;
+	struct err *e = crash_take(f, 1000, 0, &made);
+	bool took = !failed(e, "take", j->note);
+	bool wrong = false;
+	(void)failed(crash_compare(f, &j->ref->snap[1], &wrong), "read after writing", j->note);
+	if (took) {
+		(void)failed(crash_compare(f, &made, &wrong), "read of the new one", j->note);
+	}
+	j->wrong |= wrong;
+}
+
+static enum outcome judge(const struct crash_store *ref, const char *dir, bool write,
+			  struct note *note)
+{
+	struct judge j = { .ref = ref, .note = note, .verified = true };
+	struct store *s = NULL;
+	struct family *f = NULL;
+	if (failed(store_open(dir, write ? STORE_WRITE : STORE_READ, &s), "open", note)) {
+		return FOUND;
+	}
+	uint64_t found = 0;
+	if (failed(store_verify(s, on_finding, note, &found), "verify", note) || found > 0) {
+		j.verified = false;
+	}
+	judge_catalog(&j, s);
+	if (failed(family_open(s, crash_family, false, &f), "family", note)) {
+		store_close(s);
+		return j.wrong ? SILENT : FOUND;
+	}
+	judge_family(&j, f);
+	/* What verify has named, a list may show otherwise: the bit of an unlisted thing. */
+	enum outcome out = j.wrong && j.verified           ? SILENT
+			   : j.wrong && note->text[0] == 0 ? SILENT
+			   : j.unread && j.verified        ? UNVERIFIED
+			   : j.verified                    ? HARMLESS
+							   : FOUND;
+	if (write) {
+		bool before = j.wrong;
+		j.wrong = false;
+		judge_writes(&j, f);
+		if (j.wrong && !before) {
+			out = SILENT;
+		}
+	}
+	family_close(f);
+	store_close(s);
+	return out;
+}
+
+/* ---- one process that flips ---- */
+
+struct flipper {
+	const struct crash_store *ref;
+	struct rot_file *file; /* [2] */
+	const struct flip *flip;
+	size_t nflips;
+	struct results *res;
+	struct note *note; /* shared with the child */
+	char dir[300];
+	unsigned shown;
+};
+
+static enum outcome run_child(struct flipper *w, bool write, int *ret_signal)
+{
+	pid_t pid = fork();
+	if (pid == 0) {
+		signal(SIGALRM, SIG_DFL);
+		alarm(LIMIT_SECONDS);
+		_exit((int)judge(w->ref, w->dir, write, w->note));
+	}
+	int st = 0;
+	while (waitpid(pid, &st, 0) < 0 && errno == EINTR) {
+	}
+	*ret_signal = WIFSIGNALED(st) ? WTERMSIG(st) : 0;
+	if (WIFSIGNALED(st)) {
+		return WTERMSIG(st) == SIGALRM ? HUNG : DIED;
+	}
+	return WEXITSTATUS(st) < OUTCOMES ? (enum outcome)WEXITSTATUS(st) : DIED;
+}
+
+static void file_restore(struct flipper *w, unsigned i)
+{
+	char path[400];
+	snprintf(path, sizeof(path), "%s/%s", w->dir, w->file[i].name);
+	int fd = open(path, O_RDWR);
+	if (fd < 0 || ftruncate(fd, (off_t)w->file[i].len) < 0 ||
+	    pwrite(fd, w->file[i].p, w->file[i].len, 0) != (ssize_t)w->file[i].len) {
+		perror(path);
+		_exit(99);
+	}
+	close(fd);
+}
+
+static void flip_one(struct flipper *w, size_t k)
+{
+	const struct flip *fl = &w->flip[k];
+	const struct rot_file *f = &w->file[fl->file];
+	bool write = k % WRITES_EVERY == 0;
+	uint8_t b = (uint8_t)(f->p[fl->at] ^ 1u << fl->bit);
+	char path[400];
+	snprintf(path, sizeof(path), "%s/%s", w->dir, f->name);
+	int fd = open(path, O_RDWR);
+	if (fd < 0 || pwrite(fd, &b, 1, (off_t)fl->at) != 1) {
+		perror(path);
+		_exit(99);
+	}
+	w->note->text[0] = 0;
+	int sig;
+	enum outcome out = run_child(w, write, &sig);
+	if (write) {
+		file_restore(w, 0);
+		file_restore(w, 1);
+		__atomic_add_fetch(&w->res->wrote, 1, __ATOMIC_RELAXED);
+	} else if (pwrite(fd, &f->p[fl->at], 1, (off_t)fl->at) != 1) {
+		_exit(99);
+	}
+	close(fd);
+	enum rot_class c = f->map.class[fl->at];
+	__atomic_add_fetch(&w->res->n[fl->file][c][f->map.table[fl->at]][out], 1, __ATOMIC_RELAXED);
+	bool bad = out > FOUND || (out == HARMLESS && !may_be_harmless(f, fl));
+	if (bad) {
+		__atomic_add_fetch(&w->res->bad, 1, __ATOMIC_RELAXED);
+		if (w->shown++ < SHOWN_MAX) {
+			printf("FAILED: %s byte %llu (page %llu + %llu) bit %u, %s of %s%s: %s, "
+			       "signal %d; "
+			       "%s\n",
+			       f->name, (unsigned long long)fl->at,
+			       (unsigned long long)fl->at / ROT_PAGE,
+			       (unsigned long long)fl->at % ROT_PAGE, fl->bit, rot_class_name[c],
+			       f->map.name[f->map.table[fl->at]], write ? ", with writes" : "",
+			       outcome_name[out], sig, w->note->text);
+			fflush(stdout);
+		}
+	}
+}
+
+/* ---- which bits ---- */
+
+static uint64_t seed;
+
+static int flip_order(const void *pa, const void *pb)
+{
+	const struct flip *a = pa;
+	const struct flip *b = pb;
+	return a->file != b->file ? (a->file < b->file ? -1 : 1)
+	       : a->at != b->at   ? (a->at < b->at ? -1 : 1)
+				  : (int)a->bit - (int)b->bit;
+}
+
+/* Payload and unused bytes are sampled even in the long tier. */
+static bool is_sampled(enum rot_class c)
+{
+	return c == ROT_FREE_PAGE || c == ROT_META_PAD || c == ROT_PAGE_SLACK ||
+	       c == ROT_BIG_VALUE || c == ROT_BIG_SLACK;
+}
+
+/* Picks bits of one file: from each class and table its share, but at least CLASS_MIN. */
+static size_t pick(struct rot_file *f, unsigned file, uint64_t want, bool exhaustive,
+		   struct flip *out, size_t cap)
+{
+	uint64_t count[ROT__COUNT][16] = { 0 };
+	uint64_t important = 0;
+	for (size_t i = 0; i < f->len; i++) {
+		count[f->map.class[i]][f->map.table[i]] += 8;
+		important += is_sampled(f->map.class[i]) ? 0 : 8;
+	}
+	size_t n = 0;
+	for (size_t i = 0; i < f->len; i++) {
+		enum rot_class c = f->map.class[i];
+		uint64_t all = count[c][f->map.table[i]];
+		double p = is_sampled(c) ? (double)want / 3 / (double)(f->len * 8)
+					 : (double)want * 2 / 3 / (double)important;
+		p = p * (double)all < CLASS_MIN ? (double)CLASS_MIN / (double)all : p;
+		for (unsigned bit = 0; bit < 8 && n < cap; bit++) {
+			bool take = (exhaustive && !is_sampled(c)) ||
+				    (double)(crash_rnd(&seed) >> 11) / (double)(1ull << 53) < p;
+			if (take) {
+				out[n++] = (struct flip){ .file = file, .bit = bit, .at = i };
+			}
+		}
+	}
+	return n;
+}
+
+static void report(const struct results *r, const struct rot_file *file, uint64_t ms)
+{
+	uint64_t total[OUTCOMES] = { 0 };
+	printf("%-12s %-26s %-8s %9s %9s %9s\n", "file", "class", "table", "harmless", "found",
+	       "bad");
+	for (unsigned i = 0; i < 2; i++) {
+		for (unsigned c = 0; c < ROT__COUNT; c++) {
+			for (unsigned t = 0; t < 16; t++) {
+				const uint64_t *n = r->n[i][c][t];
+				uint64_t bad = n[SILENT] + n[UNVERIFIED] + n[DIED] + n[HUNG];
+				if (n[HARMLESS] + n[FOUND] + bad == 0) {
+					continue;
+				}
+				printf("%-12s %-26s %-8s %9llu %9llu %9llu\n",
+				       i == 0 ? "catalog" : "family", rot_class_name[c],
+				       file[i].map.name[t], (unsigned long long)n[HARMLESS],
+				       (unsigned long long)n[FOUND], (unsigned long long)bad);
+				for (unsigned o = 0; o < OUTCOMES; o++) {
+					total[o] += n[o];
+				}
+			}
+		}
+	}
+	printf("rot: %llu harmless, %llu found, %llu silent, %llu missed by verify, %llu signals, "
+	       "%llu hangs; %llu with writes; %llu breaches; %llu s\n",
+	       (unsigned long long)total[HARMLESS], (unsigned long long)total[FOUND],
+	       (unsigned long long)total[SILENT], (unsigned long long)total[UNVERIFIED],
+	       (unsigned long long)total[DIED], (unsigned long long)total[HUNG],
+	       (unsigned long long)r->wrote, (unsigned long long)r->bad,
+	       (unsigned long long)ms / 1000);
+}
+
+static void run_part(struct flipper *w, const char *master, unsigned job, unsigned jobs)
+{
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	snprintf(w->dir, sizeof(w->dir), "%s-%u", master, job);
+	crash_copy_dir(master, w->dir);
+	for (size_t k = job; k < w->nflips; k += jobs) {
+		flip_one(w, k);
+	}
+	crash_rmdir(w->dir);
+}
+
+int main(int argc, char **argv)
+{
+	const char *tier = getenv("TORPOR_TIER");
+	const char *text = getenv("TORPOR_SEED");
+	const char *jobs_text = getenv("ROT_JOBS");
+	bool is_long = tier != NULL && strcmp(tier, "long") == 0;
+	uint64_t want = argc > 1  ? strtoull(argv[1], NULL, 10)
+			: is_long ? LONG_FLIPS
+				  : NORMAL_FLIPS;
+	unsigned jobs = jobs_text != NULL ? (unsigned)atoi(jobs_text)
+					  : (unsigned)sysconf(_SC_NPROCESSORS_ONLN);
+	struct rlimit none = { 0, 0 };
+	seed = text != NULL ? strtoull(text, NULL, 10) : 1;
+	setrlimit(RLIMIT_CORE, &none);
+	setvbuf(stdout, NULL, _IOLBF, 0);
+	printf("seed %llu\n", (unsigned long long)seed);
+
+	char master[256];
+	crash_tmpdir(master);
+	static struct crash_store ref;
+	crash_build(master, &ref);
+	static struct rot_file file[2];
+	file[0].name = "catalog/data.mdb";
+	file[1].name = ref.data_name;
+	size_t cap = want * 4 + 100000 + (is_long ? 4000000 : 0);
+	struct flip *flip = calloc(cap, sizeof(*flip));
+	size_t n = 0;
+	for (unsigned i = 0; i < 2; i++) {
+		char path[600];
+		snprintf(path, sizeof(path), "%s/%s", master, file[i].name);
+		file[i].p = crash_slurp(path, &file[i].len);
+		rot_map_make(&file[i].map, file[i].p, file[i].len);
+		n += pick(&file[i], i, i == 0 ? want / 5 : want - want / 5, is_long, flip + n,
+			  cap - n);
+	}
+	for (size_t i = n; i > 1; i--) { /* so that the processes get equal work */
+		size_t k = crash_rnd(&seed) % i;
+		struct flip t = flip[i - 1];
+		flip[i - 1] = flip[k];
+		flip[k] = t;
+	}
+	(void)flip_order;
+	struct results *res = mmap(NULL, sizeof(*res) + jobs * 4096, PROT_READ | PROT_WRITE,
+				   MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	if (flip == NULL || res == MAP_FAILED) {
+		perror("memory");
+		return 1;
+	}
+	printf("%zu flips, %u processes, files of %zu and %zu bytes\n", n, jobs, file[0].len,
+	       file[1].len);
+	uint64_t began = clock_mono_ns();
+	for (unsigned i = 0; i < jobs; i++) {
+		pid_t pid = fork();
+		if (pid == 0) {
+			struct flipper w = {
+				.ref = &ref, .file = file, .flip = flip, .nflips = n, .res = res
+			};
+			w.note = (struct note *)((uint8_t *)(res + 1) + (size_t)i * 4096);
+			run_part(&w, master, i, jobs);
+			_exit(0);
+		}
+	}
+	int st;
+	bool lost = false;
+	while (wait(&st) > 0) {
+		lost |= !WIFEXITED(st) || WEXITSTATUS(st) != 0;
+	}
+	report(res, file, (clock_mono_ns() - began) / 1000000);
+	crash_rmdir(master);
+	return res->bad > 0 || lost ? 1 : 0;
+}
