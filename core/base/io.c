@@ -28,6 +28,25 @@ struct err *io_open(const char *path, int flags, mode_t mode, struct fd *ret_fd)
 	return io_openat(AT_FDCWD, path, flags, mode, ret_fd);
 }
 
+/* Makes the name `path` durable. A directory that we may write but not read cannot be synced. */
+static struct err *sync_parent(const char *path)
+{
+	char dir[4096 + 4];
+	const char *slash = strrchr(path, '/');
+	int len = slash == NULL ? 0 : (int)(slash - path);
+	snprintf(dir, sizeof(dir), "%.*s%s", len, path,
+		 slash == NULL   ? "."
+		 : slash == path ? "/"
+				 : "");
+	struct err *e = io_sync_dir(dir);
+	if (e != NULL && err_errno(e) == EACCES) {
+		err_drop(e, "no right to read it; the name lasts from the next sync of the file "
+			    "system");
+		return NULL;
+	}
+	return e;
+}
+
 struct err *io_mkdirs(const char *path)
 {
 	char buf[4096];
@@ -40,8 +59,12 @@ struct err *io_mkdirs(const char *path)
 		}
 		char keep = buf[i];
 		buf[i] = '\0';
-		if (mkdir(buf, 0700) < 0 && errno != EEXIST) {
+		bool made = mkdir(buf, 0700) == 0;
+		if (!made && errno != EEXIST) {
 			return ERR_ERRNO("creating directory %s", buf);
+		}
+		if (made) {
+			TRY(sync_parent(buf));
 		}
 		buf[i] = keep;
 	}

@@ -15,7 +15,10 @@
 MUST_USE struct err *io_open(const char *path, int flags, mode_t mode, struct fd *ret_fd);
 MUST_USE struct err *io_openat(int dirfd, const char *name, int flags, mode_t mode,
 			       struct fd *ret_fd);
-/* Creates the directory and its parents with mode 0700; an existing directory is success. */
+/*
+ * Creates the directory and its parents with mode 0700, durably: the directory of each new name is
+ * synced. An existing directory is success.
+ */
 MUST_USE struct err *io_mkdirs(const char *path);
 /* Reads exactly len bytes; ERR_CORRUPT when the file ends before. */
 MUST_USE struct err *io_read_full(int fd, void *ret, size_t len);
