@@ -67,24 +67,31 @@ static struct err *presence_take(struct family *f, bool create, bool *ret_gone)
 		*ret_gone = true;
 		return NULL;
 	}
-	return e;
+	TRY(e);
+	/* Under the lock the directory stays. A removal that was cut off may have left it without.
+	 */
+	return create || f->rdonly ? NULL : io_mkdirs(f->holders);
 }
 
-/* Writes the first records of a new environment and makes its directory entries durable. */
+/*
+ * Makes a new environment's directory entries durable, then writes its first records: whoever sees
+ * those may rely on the entries, also when their maker is dead.
+ */
 static struct err *family_init(struct family *f, const char *families)
 {
+	TRY(io_sync_dir(f->dir));
+	TRY(io_sync_dir(families));
 	SCOPE(ltxn_abortp) struct ltxn *t = NULL;
 	TRY(ltxn_begin(f->env, true, &t));
 	uint64_t version;
 	uint64_t unused;
 	TRY(family_meta_get(f, t, FAMILY_KEY_FORMAT, &version, &unused));
-	if (version == 0) {
-		TRY(family_meta_put(f, t, FAMILY_KEY_FORMAT, FAMILY_VERSION, 0));
-		TRY(family_meta_put(f, t, FAMILY_KEY_NEXT, 1, 1));
-		TRY(ltxn_commit(MOVE(t)));
+	if (version != 0) {
+		return NULL;
 	}
-	TRY(io_sync_dir(f->dir));
-	return io_sync_dir(families);
+	TRY(family_meta_put(f, t, FAMILY_KEY_FORMAT, FAMILY_VERSION, 0));
+	TRY(family_meta_put(f, t, FAMILY_KEY_NEXT, 1, 1));
+	return ltxn_commit(MOVE(t));
 }
 
 static struct err *family_check(struct family *f, const struct store *s, bool create)

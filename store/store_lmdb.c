@@ -17,6 +17,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 
@@ -296,6 +297,79 @@ static void env_bury(MDB_env *env)
 	}
 }
 
+/* Makes the tables of a new data file, in one durable transaction. */
+static int make_tables(struct lenv *l, MDB_env *env, const char *path)
+{
+	MDB_txn *txn = NULL;
+	/* Nobody else knows the file: no lock file, whose map could meet a full disk. */
+	struct op o = { .env = env, .name = path, .flags = MDB_NOSUBDIR | MDB_NOLOCK };
+	int rc = store_lmdb_run(l, op_env_open, &o);
+	if (rc == 0) {
+		o = (struct op){ .env = env, .txn_out = &txn };
+		rc = store_lmdb_run(l, op_txn_begin, &o);
+	}
+	for (unsigned i = 0; rc == 0 && i < l->ndbs; i++) {
+		o = (struct op){ .txn = txn, .name = l->dbs[i], .flags = MDB_CREATE };
+		rc = store_lmdb_run(l, op_dbi_open, &o);
+	}
+	if (rc != 0 && rc != RC_FAULT && txn != NULL) {
+		mdb_txn_abort(txn);
+	}
+	if (rc == 0) {
+		o = (struct op){ .txn = txn };
+		rc = store_lmdb_run(l, op_txn_commit, &o);
+	}
+	return rc;
+}
+
+/*
+ * Makes data.mdb if it is absent: as data.new, which gets its name when it is whole and durable.
+ * LMDB itself writes the first pages of a new file under its final name and without a sync, and
+ * what a power cut then leaves it takes for a damaged file for ever. The directory's flock keeps
+ * makers apart; a data.new that is there is a dead one's.
+ */
+static struct err *env_make(struct lenv *l)
+{
+	char path[4096];
+	char made[4096];
+	snprintf(path, sizeof(path), "%s/data.mdb", l->dir);
+	snprintf(made, sizeof(made), "%s/data.new", l->dir);
+	SCOPE(fd_close) struct fd dir = FD_NONE;
+	TRY(io_open(l->dir, O_RDONLY | O_DIRECTORY, 0, &dir));
+	while (flock(dir.n, LOCK_EX) < 0) {
+		if (errno != EINTR) {
+			return ERR_ERRNO("locking %s", l->dir);
+		}
+	}
+	struct stat st;
+	if (stat(path, &st) == 0) {
+		return NULL;
+	}
+	MDB_env *env = NULL;
+	unlink(made);
+	int rc = mdb_env_create(&env);
+	if (rc == 0) {
+		rc = mdb_env_set_maxdbs(env, LENV_DBS_MAX);
+	}
+	if (rc == 0) {
+		rc = make_tables(l, env, made);
+	}
+	if (rc == RC_FAULT) {
+		env_bury(env);
+	} else if (env != NULL) {
+		mdb_env_close(env);
+	}
+	struct err *e = rc != 0 ? store_lmdb_err(l, rc, "making its tables") : NULL;
+	if (e == NULL && rename(made, path) < 0) {
+		e = ERR_ERRNO("naming %s", path);
+	}
+	if (e != NULL) {
+		unlink(made);
+		return e;
+	}
+	return io_sync_file(dir.n);
+}
+
 /* Fills env, fd, dbi and map. On failure env is NULL. */
 static struct err *env_try(struct lenv *l, bool create)
 {
@@ -368,6 +442,9 @@ static struct err *env_try(struct lenv *l, bool create)
 /* With less address space (RLIMIT_AS, sanitizers) a smaller map does; the file must fit in it. */
 static struct err *env_start(struct lenv *l, bool create)
 {
+	if (create) {
+		TRY(env_make(l));
+	}
 	for (;;) {
 		struct err *e = env_try(l, create);
 		if (e == NULL || err_errno(e) != ENOMEM || l->map_bytes <= MAP_BYTES_MIN) {
