@@ -323,6 +323,28 @@ static int make_tables(struct lenv *l, MDB_env *env, const char *path)
 }
 
 /*
+ * LMDB keeps MDB_NOSUBDIR, which it needs for a file of another name, in both meta pages. Without
+ * it the file is byte by byte what LMDB makes under the final name.
+ */
+static struct err *clear_nosubdir(const char *path)
+{
+	enum {
+		FLAGS_AT = LMDB_PAGE_HEAD + 28, /* of the free list's description */
+	};
+	SCOPE(fd_close) struct fd f = FD_NONE;
+	TRY(io_open(path, O_RDWR, 0, &f));
+	for (uint64_t at = FLAGS_AT; at < 2 * LMDB_PAGE; at += LMDB_PAGE) {
+		uint8_t flags[2];
+		TRY(io_pread_full(f.n, flags, sizeof(flags), at));
+		ENSURE(get_le16(flags) == (MDB_NOSUBDIR | MDB_INTEGERKEY), ERR_INCOMPAT,
+		       "%s: liblmdb makes files that this torpor does not know", path);
+		put_le16(flags, MDB_INTEGERKEY);
+		TRY(io_pwrite_full(f.n, flags, sizeof(flags), at));
+	}
+	return io_sync_file(f.n);
+}
+
+/*
  * Makes data.mdb if it is absent: as data.new, which gets its name when it is whole and durable.
  * LMDB itself writes the first pages of a new file under its final name and without a sync, and
  * what a power cut then leaves it takes for a damaged file for ever. The directory's flock keeps
@@ -360,6 +382,9 @@ static struct err *env_make(struct lenv *l)
 		mdb_env_close(env);
 	}
 	struct err *e = rc != 0 ? store_lmdb_err(l, rc, "making its tables") : NULL;
+	if (e == NULL) {
+		e = clear_nosubdir(made);
+	}
 	if (e == NULL && rename(made, path) < 0) {
 		e = ERR_ERRNO("naming %s", path);
 	}
