@@ -419,7 +419,7 @@ int main(int argc, char **argv)
 		return 2;
 	}
 	struct run r = { .scenario = argv[1], .recorder = argv[2], .seed = crash_run_seed() };
-	r.states = argc == 6 ? strtoull(argv[3], NULL, 10) : crash_run_long() ? 12000 : 300;
+	r.states = argc == 6 ? strtoull(argv[3], NULL, 10) : crash_run_long() ? 12000 : 240;
 	r.generations = argc == 6          ? (unsigned)strtoul(argv[4], NULL, 10)
 			: crash_run_long() ? 30
 					   : 3;
