@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Writes the small, sound files that the fuzz targets start from: kernels of every kind and
- * packing, a record of every field table, map records, a frame. Run by hand when a format grows:
+ * packing, a record of every field table, map records, a frame, the small records of a family, a
+ * family of all of them, control packets, command lines, configurations. Run by hand when a format
+ * grows:
  *
  *	make_corpus tests/fuzz/corpus
  *
@@ -11,14 +13,12 @@
 #include <string.h>
 
 #include "core/base/limits.h"
-#include "store/frame.h"
-#include "store/mapcodec.h"
+#include "core/config.h"
 #include "tests/fuzz/fuzz_tables.h"
+#include "tests/fuzz/make_corpus.h"
 #include "tests/lib/fake_kernel.h"
 
-static const uint8_t uuid[16];
-
-static struct err *put(const char *root, const char *dir, const char *name, const struct wbuf *w)
+struct err *corpus_put(const char *root, const char *dir, const char *name, const struct wbuf *w)
 {
 	char path[4096];
 	TRY(wbuf_check(w));
@@ -35,13 +35,13 @@ static struct err *make_boot(const char *root)
 	SCOPE(wbuf_done) struct wbuf w = wbuf_make(FK_FILE_MAX);
 	struct fk_elf k = fk_small(true);
 	fk_make_elf(&w, &k);
-	TRY(put(root, "boot", "elf64", &w));
+	TRY(corpus_put(root, "boot", "elf64", &w));
 	static const char *const packs[] = { "bzimage-gzip", "bzimage-xz", "bzimage-zstd",
 					     "bzimage-lz4" };
 	for (unsigned i = 0; i < ARRAY_LEN(packs); i++) {
 		wbuf_reset(&w);
 		fk_make_bzimage_of(&w, (enum boot_pack)i, &k);
-		TRY(put(root, "boot", packs[i], &w));
+		TRY(corpus_put(root, "boot", packs[i], &w));
 	}
 	for (unsigned is64 = 0; is64 < 2; is64++) {
 		k = fk_small(is64);
@@ -52,16 +52,16 @@ static struct err *make_boot(const char *root)
 		k.seg[2] = (struct fk_seg){ 0, 0x400000, 16, 1u << 20 };
 		wbuf_reset(&w);
 		fk_make_elf(&w, &k);
-		TRY(put(root, "boot", is64 ? "pvh64" : "pvh32", &w));
+		TRY(corpus_put(root, "boot", is64 ? "pvh64" : "pvh32", &w));
 	}
 	k = fk_small(false);
 	k.multiboot = true;
 	wbuf_reset(&w);
 	fk_make_elf(&w, &k);
-	TRY(put(root, "boot", "multiboot-elf", &w));
+	TRY(corpus_put(root, "boot", "multiboot-elf", &w));
 	wbuf_reset(&w);
 	fk_make_mb_raw(&w);
-	return put(root, "boot", "multiboot-raw", &w);
+	return corpus_put(root, "boot", "multiboot-raw", &w);
 }
 
 /* Fixed-width scalar at p. */
@@ -123,76 +123,93 @@ static struct err *make_desc(const char *root)
 		if (e != NULL) {
 			return err_wrap(e, "%s", d->name);
 		}
-		TRY(put(root, "desc", d->name, &w));
+		TRY(corpus_put(root, "desc", d->name, &w));
 	}
 	return NULL;
 }
 
-static struct err *put_record(const char *root, const char *name, uint8_t selector,
-			      const struct wbuf *record)
+static struct err *make_manifest(const char *root)
 {
-	SCOPE(wbuf_done) struct wbuf w = wbuf_make(1 + LEAF_BYTES_MAX);
-	wbuf_u8(&w, selector);
-	wbuf_put(&w, record->p, record->len);
-	return put(root, "mapcodec", name, &w);
+	SCOPE(freep) struct manifest *m = malloc(sizeof(*m));
+	ENSURE(m != NULL, ERR_SYS, "no memory");
+	fill_manifest(m);
+	SCOPE(wbuf_done) struct wbuf w = wbuf_make(PART_BYTES_MAX);
+	TRY(desc_encode(&manifest_desc, 0, m, &w));
+	TRY(corpus_put(root, "manifest", "small", &w));
+	m->nregions = 2;
+	m->regions[1] = (struct manifest_region){ GMEM_HIGH_START, 1u << 30 };
+	m->nparts = 3;
+	manifest_text(m->parts[1].name, sizeof(m->parts[1].name), "vcpu");
+	manifest_text(m->parts[2].name, sizeof(m->parts[2].name), "vcpu");
+	m->parts[2].instance = 1;
+	wbuf_reset(&w);
+	TRY(desc_encode(&manifest_desc, 0, m, &w));
+	return corpus_put(root, "manifest", "large", &w);
 }
 
-static struct err *make_mapcodec(const char *root)
+/* ---- texts ---- */
+
+static struct err *put_text(const char *root, const char *dir, const char *name, const char *text)
 {
-	struct map_zero zero;
-	map_zero_init(&zero);
-	SCOPE(wbuf_done) struct wbuf w = wbuf_make(LEAF_BYTES_MAX);
-	SCOPE(freep) struct leaf *l = calloc(1, sizeof(*l));
-	ENSURE(l != NULL, ERR_SYS, "no memory");
-	l->id = 7;
-	for (unsigned i = 0; i < LEAF_PAGES; i++) {
-		unsigned run = i / 32;
-		l->ref[i].frame = run % 4 == 0 ? 0 : 100 + run / 4;
-		l->ref[i].v = run % 8 == 0 ? 0x1111 : l->ref[i].frame == 0 ? 0 : i % 64;
-	}
-	leaf_encode(&w, uuid, l);
-	TRY(put_record(root, "leaf", 0, &w));
-	struct node n = { .id = 7, .level = 1 };
-	n.child[0].id = 8;
-	n.child[63].id = 9;
-	SCOPE(sha256_freep) struct sha256_ctx *c = sha256_new();
-	n.digest = node_digest(c, &zero, &n);
-	node_encode(&w, uuid, &n);
-	return put_record(root, "node", 1, &w);
+	SCOPE(wbuf_done) struct wbuf w = wbuf_make(MIB);
+	wbuf_put(&w, text, strlen(text));
+	return corpus_put(root, dir, name, &w);
 }
 
-static struct err *make_frame(const char *root)
+static struct err *make_texts(const char *root)
 {
-	SCOPE(zcodec_freep) struct zcodec *z = NULL;
-	TRY(zcodec_new(0, &z));
-	SCOPE(freep) struct frame_builder *b = malloc(sizeof(*b));
-	SCOPE(freep) uint8_t *scratch = malloc(FRAME_SUB_BYTES);
-	SCOPE(freep) uint8_t *pages = calloc(FRAME_SUB_PAGES, PAGE_BYTES);
-	SCOPE(freep) uint8_t *out = malloc(FRAME_BYTES_MAX);
-	ENSURE(b != NULL && scratch != NULL && pages != NULL && out != NULL, ERR_SYS, "no memory");
-	frame_builder_begin(b, uuid, 7);
-	for (unsigned npages = 1; npages <= FRAME_SUB_PAGES; npages++) {
-		struct hash128 digest[FRAME_SUB_PAGES];
-		for (unsigned i = 0; i < npages; i++) {
-			memset(pages + (size_t)i * PAGE_BYTES, (int)(npages * 16 + i), 100);
-			digest[i] = hash_xxh3_128(pages + (size_t)i * PAGE_BYTES, PAGE_BYTES);
-		}
-		struct frame_sub_in in;
-		unsigned slot = 0;
-		TRY(frame_sub_pack(z, pages, npages, digest, scratch, &in));
-		ENSURE(frame_builder_add(b, &in, &slot), ERR_LIMIT, "the frame is full");
+	static const struct {
+		const char *dir, *name, *text;
+	} texts[] = {
+		{ "ctl", "unit", "\"SuspendVm\"" },
+		{ "ctl", "unit-null", "{\"ResumeVcpus\":null}" },
+		{ "ctl", "snapshot",
+		  "{\"Snapshot\":{\"Take\":{\"snapshot_path\":\"tag-1\",\"compress_memory\":true,"
+		  "\"encrypt\":false}}}" },
+		{ "ctl", "torpor-take",
+		  "{\"Torpor\":{\"v\":1,\"cmd\":{\"Take\":{\"tag\":\"t\"}}}}" },
+		{ "ctl", "torpor-status", "{\"Torpor\":{\"v\":1,\"cmd\":\"TakeStatus\"}}" },
+		{ "ctl", "no-device", "{\"BalloonCommand\":{\"Adjust\":{\"num_bytes\":1}}}" },
+		{ "ctl", "unknown-lines", "\"a\\nb\\u001b[2J\"" },
+		{ "cmdline", "options",
+		  "name\n--flag\n--text=a "
+		  "b\n--number\n42\n--size=512M\n--choice\ntwo\n--store\n/x" },
+		{ "cmdline", "words", "vm-1.a_b\n--\n--flag" },
+		{ "cmdline", "help", "a\n--json\n--help" },
+		{ "cmdline", "uuid", "12345678-9abc-4ef0-8123-456789abcdef\n18446744073709551615" },
+		{ "cmdline", "bad", "--nope\nx" },
+		{ "cmdline", "bad-value", "--number\n-1\n--size\n1T" },
+	};
+	for (size_t i = 0; i < ARRAY_LEN(texts); i++) {
+		TRY(put_text(root, texts[i].dir, texts[i].name, texts[i].text));
 	}
-	SCOPE(wbuf_done) struct wbuf w = wbuf_make(FRAME_BYTES_MAX);
-	wbuf_put(&w, out, frame_builder_finish(b, out));
-	return put(root, "frame", "zstd", &w);
+	struct config c = {
+		.name = "vm",
+		.ncpus = 1,
+		.mem_bytes = GMEM_MIN_BYTES,
+		.cpu_model = "host",
+		.cmdline = "console=ttyS0",
+		.kernel_name = "vmlinux",
+	};
+	for (unsigned i = 0; i < 2; i++) {
+		SCOPE(freep) char *text = NULL;
+		TRY(config_text(&c, &text));
+		TRY(put_text(root, "config", i == 0 ? "small" : "other", text));
+		c.kernel_name = NULL;
+		c.has_initrd = true;
+		c.ncpus = VCPUS_MAX;
+		snprintf(c.cpu_model, sizeof(c.cpu_model), "x86-64-v3");
+	}
+	return NULL;
 }
 
 static struct err *make_all(const char *root)
 {
 	TRY(make_boot(root));
 	TRY(make_desc(root));
-	TRY(make_mapcodec(root));
-	return make_frame(root);
+	TRY(corpus_store(root));
+	TRY(make_manifest(root));
+	return make_texts(root);
 }
 
 int main(int argc, char **argv)
