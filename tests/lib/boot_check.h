@@ -8,13 +8,7 @@
 
 #include "core/boot.h"
 #include "tests/lib/fake_kernel.h"
-
-static inline UNUSED void ok(struct err *e)
-{
-	if (e != NULL) {
-		fail_msg("%s", err_msg(e));
-	}
-}
+#include "tests/lib/expect.h"
 
 /* The error has this class, holds this text, and is one line. */
 static inline UNUSED void bad(struct err *e, enum err_class class, const char *part)

@@ -8,20 +8,7 @@
 #include <string.h>
 
 #include "core/base/bytes.h"
-
-static void assert_class(struct err *e, enum err_class class)
-{
-	assert_non_null(e);
-	assert_int_equal(err_class(e), class);
-	err_free(e);
-}
-
-static void ok(struct err *e)
-{
-	if (e != NULL) {
-		fail_msg("%s", err_msg(e));
-	}
-}
+#include "tests/lib/expect.h"
 
 static void test_scalars_are_little_endian(void **state)
 {
@@ -60,25 +47,25 @@ static void test_every_read_checks_its_bound(void **state)
 	for (size_t len = 0; len < 8; len++) {
 		struct rcur c = rcur_of(bytes, len);
 		uint64_t v = 77;
-		assert_class(rcur_u64(&c, &v), ERR_CORRUPT);
+		fails(rcur_u64(&c, &v), ERR_CORRUPT);
 		assert_true(v == 77); /* untouched on failure */
 		assert_int_equal(c.pos, 0);
 	}
 	struct rcur c = rcur_of(bytes, 8);
 	const uint8_t *p;
-	assert_class(rcur_take(&c, 9, &p), ERR_CORRUPT);
-	assert_class(rcur_skip(&c, SIZE_MAX), ERR_CORRUPT);
+	fails(rcur_take(&c, 9, &p), ERR_CORRUPT);
+	fails(rcur_skip(&c, SIZE_MAX), ERR_CORRUPT);
 	ok(rcur_skip(&c, 8));
 	ok(rcur_end(&c));
 	uint8_t b;
-	assert_class(rcur_u8(&c, &b), ERR_CORRUPT);
+	fails(rcur_u8(&c, &b), ERR_CORRUPT);
 }
 
 static void test_left_over_bytes_are_refused(void **state)
 {
 	(void)state;
 	struct rcur c = rcur_of("ab", 2);
-	assert_class(rcur_end(&c), ERR_CORRUPT);
+	fails(rcur_end(&c), ERR_CORRUPT);
 }
 
 static void test_varint_round_trip(void **state)
@@ -100,7 +87,7 @@ static void test_varint_round_trip(void **state)
 		assert_true(back == v);
 		for (size_t len = 0; len < w.len; len++) {
 			struct rcur cut = rcur_of(w.p, len);
-			assert_class(rcur_varint(&cut, &back), ERR_CORRUPT);
+			fails(rcur_varint(&cut, &back), ERR_CORRUPT);
 		}
 		wbuf_done(&w);
 	}
@@ -111,11 +98,11 @@ static void test_varint_has_one_form_only(void **state)
 	(void)state;
 	uint64_t v;
 	struct rcur c = rcur_of("\x80\x00", 2); /* zero in two bytes */
-	assert_class(rcur_varint(&c, &v), ERR_CORRUPT);
+	fails(rcur_varint(&c, &v), ERR_CORRUPT);
 	c = rcur_of("\xff\xff\xff\xff\xff\xff\xff\xff\xff\x02", 10); /* 65 bits */
-	assert_class(rcur_varint(&c, &v), ERR_CORRUPT);
+	fails(rcur_varint(&c, &v), ERR_CORRUPT);
 	c = rcur_of("\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01", 11); /* 11 bytes */
-	assert_class(rcur_varint(&c, &v), ERR_CORRUPT);
+	fails(rcur_varint(&c, &v), ERR_CORRUPT);
 	c = rcur_of("\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01", 10);
 	ok(rcur_varint(&c, &v));
 	assert_true(v == UINT64_MAX);
@@ -129,7 +116,7 @@ static void test_write_limit_is_sticky(void **state)
 	wbuf_u32(&w, 2); /* 12 bytes: too many */
 	wbuf_u8(&w, 3);  /* would fit, but nothing is taken any more */
 	assert_int_equal(w.len, 8);
-	assert_class(wbuf_check(&w), ERR_LIMIT);
+	fails(wbuf_check(&w), ERR_LIMIT);
 	wbuf_reset(&w);
 	wbuf_u8(&w, 3);
 	ok(wbuf_check(&w));

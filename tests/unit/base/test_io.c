@@ -12,22 +12,9 @@
 #include <sys/wait.h>
 
 #include "core/base/io.h"
+#include "tests/lib/expect.h"
 
 static char dir[64];
-
-static void ok(struct err *e)
-{
-	if (e != NULL) {
-		fail_msg("%s", err_msg(e));
-	}
-}
-
-static void assert_class(struct err *e, enum err_class class)
-{
-	assert_non_null(e);
-	assert_int_equal(err_class(e), class);
-	err_free(e);
-}
 
 static int setup(void **state)
 {
@@ -58,7 +45,7 @@ static void test_short_file_is_an_error(void **state)
 	ok(io_open(path, O_RDWR | O_CREAT, 0600, &f));
 	ok(io_write_full(f.n, "abc", 3));
 	char buf[4] = "zzz";
-	assert_class(io_pread_full(f.n, buf, 4, 0), ERR_CORRUPT);
+	fails(io_pread_full(f.n, buf, 4, 0), ERR_CORRUPT);
 	ok(io_pread_full(f.n, buf, 3, 0));
 	assert_memory_equal(buf, "abc", 3);
 	uint64_t n;
@@ -73,7 +60,7 @@ static void test_missing_file_names_the_path(void **state)
 	struct err *e = io_open("/nonexistent/x", O_RDONLY, 0, &f);
 	assert_non_null(e);
 	assert_non_null(strstr(err_msg(e), "/nonexistent/x"));
-	assert_class(e, ERR_NOTFOUND);
+	fails(e, ERR_NOTFOUND);
 	assert_int_equal(f.n, -1);
 }
 
@@ -91,7 +78,7 @@ static void test_mkdirs(void **state)
 	struct fd f = FD_NONE;
 	ok(io_open(path, O_WRONLY | O_CREAT, 0600, &f));
 	fd_close(&f);
-	assert_class(io_mkdirs(path), ERR_NOT_NOW);
+	fails(io_mkdirs(path), ERR_NOT_NOW);
 }
 
 static void test_replace_and_slurp(void **state)
@@ -107,7 +94,7 @@ static void test_replace_and_slurp(void **state)
 	assert_int_equal(len, 6);
 	assert_string_equal((char *)p, "twotwo");
 	free(p);
-	assert_class(io_slurp(path, 5, &p, &len), ERR_LIMIT);
+	fails(io_slurp(path, 5, &p, &len), ERR_LIMIT);
 	path_of(path, "r.tmp");
 	assert_int_equal(access(path, F_OK), -1);
 }

@@ -16,13 +16,7 @@
 #include "core/acpi.h"
 #include "core/base/bytes.h"
 #include "core/base/io.h"
-
-static void ok(struct err *e)
-{
-	if (e != NULL) {
-		fail_msg("%s", err_msg(e));
-	}
-}
+#include "tests/lib/expect.h"
 
 /* The table area as the guest sees it. */
 struct area {

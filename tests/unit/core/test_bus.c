@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "core/bus.h"
+#include "tests/lib/expect.h"
 
 struct seen {
 	unsigned range;
@@ -50,13 +51,6 @@ static struct probe probe_make(enum dev_space space, uint64_t base, uint64_t len
 	return (struct probe){
 		.dev = { .ops = &probe_ops, .ranges = { { space, base, len } }, .nranges = 1 },
 	};
-}
-
-static void ok(struct err *e)
-{
-	if (e != NULL) {
-		fail_msg("%s", err_msg(e));
-	}
 }
 
 static void refused(struct err *e, enum err_class class)

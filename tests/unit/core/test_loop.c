@@ -15,13 +15,7 @@
 
 #include "core/base/clock.h"
 #include "core/loop.h"
-
-static void ok(struct err *e)
-{
-	if (e != NULL) {
-		fail_msg("%s", err_msg(e));
-	}
-}
+#include "tests/lib/expect.h"
 
 static void quit(void *arg)
 {

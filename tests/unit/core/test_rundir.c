@@ -17,6 +17,7 @@
 
 #include "core/base/io.h"
 #include "core/rundir.h"
+#include "tests/lib/expect.h"
 
 static char base[128]; /* XDG_RUNTIME_DIR of the running test */
 
@@ -34,13 +35,6 @@ static int teardown(void **state)
 	char cmd[200];
 	snprintf(cmd, sizeof(cmd), "rm -r %s", base);
 	return system(cmd);
-}
-
-static void ok(struct err *e)
-{
-	if (e != NULL) {
-		fail_msg("%s", err_msg(e));
-	}
 }
 
 static void refused(struct err *e, enum err_class class, const char *text)

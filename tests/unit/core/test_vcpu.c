@@ -16,6 +16,7 @@
 
 #include "core/base/clock.h"
 #include "core/vcpu.h"
+#include "tests/lib/expect.h"
 
 enum { CODE = 0x100000, COUNTER = 0x200000, PORT = 0x77 };
 
@@ -41,13 +42,6 @@ struct rig {
 	atomic_uint in_count;
 };
 
-static void ok(struct err *e)
-{
-	if (e != NULL) {
-		fail_msg("%s", err_msg(e));
-	}
-}
-
 static void on_fate(void *arg, unsigned vcpu, enum vcpu_fate fate, char *report)
 {
 	struct rig *r = arg;
@@ -58,7 +52,8 @@ static void on_fate(void *arg, unsigned vcpu, enum vcpu_fate fate, char *report)
 	atomic_fetch_add(&r->fates, 1);
 }
 
-static void port_read(struct device *dev, unsigned range, uint64_t off, unsigned len, uint64_t *data)
+static void port_read(struct device *dev, unsigned range, uint64_t off, unsigned len,
+		      uint64_t *data)
 {
 	struct rig *r = CONTAINER_OF(dev, struct rig, dev);
 	(void)range;
@@ -67,7 +62,8 @@ static void port_read(struct device *dev, unsigned range, uint64_t off, unsigned
 	*data = atomic_fetch_add(&r->in_count, 1) + 1;
 }
 
-static void port_write(struct device *dev, unsigned range, uint64_t off, unsigned len, uint64_t data)
+static void port_write(struct device *dev, unsigned range, uint64_t off, unsigned len,
+		       uint64_t data)
 {
 	(void)dev;
 	(void)range;
@@ -82,7 +78,10 @@ static void port_free(struct device *dev)
 }
 
 static const struct dev_ops port_ops = {
-	.name = "port", .read = port_read, .write = port_write, .free = port_free,
+	.name = "port",
+	.read = port_read,
+	.write = port_write,
+	.free = port_free,
 };
 
 static void rig_up(struct rig *r, const uint8_t *code, size_t len, unsigned n)
@@ -107,7 +106,10 @@ static void rig_up(struct rig *r, const uint8_t *code, size_t len, unsigned n)
 	r->dev.ranges[0] = (struct dev_range){ DEV_PIO, PORT, 1 };
 	ok(bus_add(r->bus, &r->dev));
 	const struct vcpu_group_opts o = {
-		.bus = r->bus, .gmem = r->gmem, .on_fate = on_fate, .arg = r,
+		.bus = r->bus,
+		.gmem = r->gmem,
+		.on_fate = on_fate,
+		.arg = r,
 	};
 	ok(vcpu_group_new(r->vcpus, n, &o, &r->group));
 	ok(vcpu_group_start(r->group));

@@ -11,6 +11,7 @@
 #include "core/base/hash.h"
 #include "core/base/limits.h"
 #include "snapshot/desc.h"
+#include "tests/lib/expect.h"
 
 struct inner {
 	uint32_t index;
@@ -151,13 +152,6 @@ static void refuse(const uint8_t *buf, size_t len, enum err_class class, const c
 			 err_msg(e), text);
 	}
 	assert_memory_equal(&out, &before, sizeof(out));
-}
-
-static void ok(struct err *e)
-{
-	if (e != NULL) {
-		fail_msg("%s", err_msg(e));
-	}
 }
 
 static void test_wire_bytes(void **state)

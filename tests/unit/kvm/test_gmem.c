@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "core/gmem.h"
+#include "tests/lib/expect.h"
 
 static void expect(struct err *e, enum err_class class, const char *part)
 {
@@ -18,13 +19,6 @@ static void expect(struct err *e, enum err_class class, const char *part)
 	assert_int_equal(err_class(e), class);
 	assert_non_null(strstr(err_msg(e), part));
 	err_free(e);
-}
-
-static void ok(struct err *e)
-{
-	if (e != NULL) {
-		fail_msg("%s", err_msg(e));
-	}
 }
 
 static void test_sizes(void **state)

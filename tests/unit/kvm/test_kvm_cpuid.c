@@ -11,15 +11,9 @@
 
 #include "core/kvm_cap.h"
 #include "core/kvm_vcpu.h"
+#include "tests/lib/expect.h"
 
 static struct fd kvm = { -1 };
-
-static void ok(struct err *e)
-{
-	if (e != NULL) {
-		fail_msg("%s", err_msg(e));
-	}
-}
 
 static struct kvm_cpuid_entry2 *entry(struct cpuid_table *t, uint32_t leaf, uint32_t sub)
 {

@@ -9,15 +9,9 @@
 #include <string.h>
 
 #include "core/kvm_vcpu.h"
+#include "tests/lib/expect.h"
 
 static struct fd kvm = { -1 };
-
-static void ok(struct err *e)
-{
-	if (e != NULL) {
-		fail_msg("%s", err_msg(e));
-	}
-}
 
 struct rig {
 	struct gmem *g;

@@ -13,6 +13,7 @@
 #include <string.h>
 
 #include "snapshot/pages.h"
+#include "tests/lib/expect.h"
 
 enum { LEAF_PAGES = 512, CALLS_MAX = 64 };
 
@@ -45,13 +46,6 @@ struct err *reader_map_read(struct reader *r, const char *name, const struct rea
 	assert_string_equal(name, "memory");
 	opts->progress(opts->arg, 1, 2);
 	return opts->place(opts->arg, run.index, run.pages, run.npages);
-}
-
-static void ok(struct err *e)
-{
-	if (e != NULL) {
-		fail_msg("%s", err_msg(e));
-	}
 }
 
 static void refused(struct err *e, enum err_class class, const char *text)

@@ -11,23 +11,10 @@
 #include "core/base/bytes.h"
 #include "store/frame.h"
 #include "store/record.h"
+#include "tests/lib/expect.h"
 
 static const uint8_t uuid_a[16] = { 0xa0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15 };
 static const uint8_t uuid_b[16] = { 0xa0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 16 };
-
-static void ok(struct err *e)
-{
-	if (e != NULL) {
-		fail_msg("%s", err_msg(e));
-	}
-}
-
-static void fails(struct err *e, enum err_class class)
-{
-	assert_non_null(e);
-	assert_string_equal(err_class_name(err_class(e)), err_class_name(class));
-	err_free(e);
-}
 
 static uint64_t rng_state;
 

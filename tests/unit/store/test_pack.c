@@ -17,17 +17,11 @@
 
 #include "core/base/bytes.h"
 #include "store/pack.h"
+#include "tests/lib/expect.h"
 
 static const uint8_t uuid[16] = { 0xa0, 1, 2 };
 
-static void ok(struct err *e)
-{
-	if (e != NULL) {
-		fail_msg("%s", err_msg(e));
-	}
-}
-
-static void fails(struct err *e, enum err_class class, const char *text)
+static void fails_with(struct err *e, enum err_class class, const char *text)
 {
 	assert_non_null(e);
 	assert_string_equal(err_class_name(err_class(e)), err_class_name(class));
@@ -413,15 +407,15 @@ static void test_cancel(void **state)
 			e = pack_put(p, &c);
 		}
 		pthread_join(thread, NULL);
-		fails(e, ERR_NOSPACE, "disk is full");
-		fails(pack_settle(p), ERR_NOSPACE, "disk is full");
-		fails(pack_finish(p), ERR_NOSPACE, "disk is full");
+		fails_with(e, ERR_NOSPACE, "disk is full");
+		fails_with(pack_settle(p), ERR_NOSPACE, "disk is full");
+		fails_with(pack_finish(p), ERR_NOSPACE, "disk is full");
 		struct pack_item item;
-		fails(pack_take(p, UINT64_MAX, &item), ERR_NOSPACE, "disk is full");
+		fails_with(pack_take(p, UINT64_MAX, &item), ERR_NOSPACE, "disk is full");
 		struct err *late = ERR(ERR_SYS, "too late");
 		pack_cancel(p, late); /* the first reason stays */
 		err_free(late);
-		fails(pack_settle(p), ERR_NOSPACE, "disk is full");
+		fails_with(pack_settle(p), ERR_NOSPACE, "disk is full");
 		sink_done(&s);
 		pack_free(p);
 	}
@@ -454,7 +448,7 @@ static void test_cancel_wakes(void **state)
 	pack_cancel(p, why);
 	err_free(why);
 	pthread_join(thread, &result);
-	fails(result, ERR_CANCELLED, "asked to stop");
+	fails_with(result, ERR_CANCELLED, "asked to stop");
 	pack_give_back(p, &item);
 	pack_free(p);
 }
@@ -527,9 +521,9 @@ static void test_id_fails(void **state)
 			chunk_of(&c, leaf);
 			e = pack_put(p, &c);
 		}
-		fails(e != NULL ? e : pack_finish(p), ERR_NOSPACE, "no ids left");
+		fails_with(e != NULL ? e : pack_finish(p), ERR_NOSPACE, "no ids left");
 		pthread_join(thread, NULL);
-		fails(s.e, ERR_NOSPACE, "no ids left");
+		fails_with(s.e, ERR_NOSPACE, "no ids left");
 		s.e = NULL;
 		sink_done(&s);
 		pack_free(p);
@@ -585,12 +579,12 @@ static void test_invalid(void **state)
 	struct ids ids = { 0 };
 	struct pack *p = NULL;
 	struct pack_opts o = opts_of(0, &ids);
-	fails(pack_new(&o, &p), ERR_LIMIT, "0 compressor threads");
+	fails_with(pack_new(&o, &p), ERR_LIMIT, "0 compressor threads");
 	o.workers = PACK_WORKERS_MAX + 1;
-	fails(pack_new(&o, &p), ERR_LIMIT, "65 compressor threads");
+	fails_with(pack_new(&o, &p), ERR_LIMIT, "65 compressor threads");
 	o.workers = 1;
 	o.level = 1000;
-	fails(pack_new(&o, &p), ERR_LIMIT, "level 1000");
+	fails_with(pack_new(&o, &p), ERR_LIMIT, "level 1000");
 	assert_null(p);
 }
 

@@ -10,15 +10,9 @@
 
 #include "core/base/hash.h"
 #include "store/record.h"
+#include "tests/lib/expect.h"
 
 static const uint8_t uuid[16] = { 1, 2, 3 };
-
-static void fails(struct err *e, enum err_class class)
-{
-	assert_non_null(e);
-	assert_string_equal(err_class_name(err_class(e)), err_class_name(class));
-	err_free(e);
-}
 
 static void make(struct wbuf *w)
 {

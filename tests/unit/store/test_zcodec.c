@@ -9,20 +9,7 @@
 #include <string.h>
 
 #include "store/zcodec.h"
-
-static void ok(struct err *e)
-{
-	if (e != NULL) {
-		fail_msg("%s", err_msg(e));
-	}
-}
-
-static void fails(struct err *e, enum err_class class)
-{
-	assert_non_null(e);
-	assert_string_equal(err_class_name(err_class(e)), err_class_name(class));
-	err_free(e);
-}
+#include "tests/lib/expect.h"
 
 static uint64_t rng_state;
 
