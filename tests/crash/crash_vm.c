@@ -146,14 +146,13 @@ static struct err *same_map(struct reader *r, const char *name, const uint8_t *w
 	return NULL;
 }
 
-struct err *crash_read(struct family *f, const struct snap_info *info)
+struct err *crash_same(struct reader *r)
 {
+	const struct snap_info *info = reader_info(r);
 	unsigned seed = crash_seed(info);
 	ENSURE(seed != 0 && info->nmaps == 2 && info->nblobs == ARRAY_LEN(blobs), ERR_CORRUPT,
 	       "snapshot %s: %u maps and %u blobs, which nobody took", info->tag, info->nmaps,
 	       info->nblobs);
-	SCOPE(reader_closep) struct reader *r = NULL;
-	TRY(reader_open(f, info->id, &r));
 	SCOPE(freep) uint8_t *mem = memory(seed);
 	SCOPE(freep) uint8_t *k = kernel();
 	TRY(same_map(r, "memory", mem, crash_pages));
@@ -169,6 +168,13 @@ struct err *crash_read(struct family *f, const struct snap_info *info)
 		       blobs[i].kind, blobs[i].index);
 	}
 	return NULL;
+}
+
+struct err *crash_read(struct family *f, const struct snap_info *info)
+{
+	SCOPE(reader_closep) struct reader *r = NULL;
+	TRY(reader_open(f, info->id, &r));
+	return crash_same(r);
 }
 
 /* ---- checking ---- */

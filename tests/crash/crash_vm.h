@@ -34,7 +34,9 @@ struct crash_want {
  * snapshot. The session ends without a publish if `publish` is false.
  */
 MUST_USE struct err *crash_take(struct family *f, unsigned seed, bool publish);
-/* Reads one snapshot back and compares every byte; the seed comes from its tag. */
+/* Reads an open snapshot back and compares every byte; the seed comes from its tag. */
+MUST_USE struct err *crash_same(struct reader *r);
+/* The same for one that is opened for it. */
 MUST_USE struct err *crash_read(struct family *f, const struct snap_info *info);
 /* The seed of a snapshot, or 0. */
 unsigned crash_seed(const struct snap_info *info);
