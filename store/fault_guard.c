@@ -6,6 +6,10 @@
 #include <setjmp.h>
 #include <signal.h>
 
+enum {
+	NULL_BYTES = 4096, /* never mapped: fields of a null structure */
+};
+
 struct guard {
 	sigjmp_buf jmp;
 	const uint8_t *map; /* NULL: every address counts */
@@ -38,12 +42,22 @@ static void guard_chain(int sig, siginfo_t *si, void *uc)
 	guard_chaining = false;
 }
 
+/*
+ * A fault that the guarded function is left for: in the map, or through a null pointer, which LMDB
+ * follows when a damaged node says that it has duplicates. Nothing was written by the access that
+ * faulted, so leaving is as safe as for a fault in the map.
+ */
+static bool guard_covers(const struct guard *g, const uint8_t *at)
+{
+	return g->map == NULL || (uintptr_t)at < NULL_BYTES ||
+	       (at >= g->map && (uint64_t)(at - g->map) < g->map_bytes);
+}
+
 static void guard_on_fault(int sig, siginfo_t *si, void *uc)
 {
 	struct guard *g = guard_now;
 	const uint8_t *at = si->si_addr;
-	if (g != NULL && si->si_code > 0 &&
-	    (g->map == NULL || (at >= g->map && (uint64_t)(at - g->map) < g->map_bytes))) {
+	if (g != NULL && si->si_code > 0 && guard_covers(g, at)) {
 		guard_now = NULL;
 		siglongjmp(g->jmp, 1);
 	}

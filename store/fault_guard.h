@@ -19,8 +19,8 @@
 void fault_guard_install(void);
 
 /*
- * Calls fn(arg); returns false when it was ended by a fault in [map, map + map_bytes), or anywhere
- * while map is NULL, or by fault_guard_trip. *ret_rc is what fn returned.
+ * Calls fn(arg); returns false when it was ended by a fault in [map, map + map_bytes), through a
+ * null pointer, or anywhere while map is NULL, or by fault_guard_trip. *ret_rc is what fn returned.
  */
 MUST_USE bool fault_guard_run(const void *map, uint64_t map_bytes, int (*fn)(void *arg), void *arg,
 			      int *ret_rc);

@@ -297,6 +297,26 @@ static void env_bury(MDB_env *env)
 	}
 }
 
+/* Checks what every reader relies on, before LMDB follows any pointer of the file. */
+static struct err *check_lists(struct lenv *l)
+{
+	for (int i = 0;; i++) {
+		MDB_txn *txn = NULL;
+		struct op o = { .env = l->env, .txn_out = &txn, .flags = MDB_RDONLY };
+		int rc = store_lmdb_run(l, op_txn_begin, &o);
+		if (rc != 0) {
+			return store_lmdb_err(l, rc, "opening");
+		}
+		uint64_t lost;
+		struct err *e = store_lmdb_check(l, mdb_txn_id(txn), LCHECK_LISTS, &lost);
+		mdb_txn_abort(txn);
+		if (e == NULL || err_class(e) != ERR_NOT_NOW || i == CHECK_TRIES) {
+			return e;
+		}
+		err_drop(e, "tried again with the newest state");
+	}
+}
+
 /* Makes the tables of a new data file, in one durable transaction. */
 static int make_tables(struct lenv *l, MDB_env *env, const char *path)
 {
@@ -399,6 +419,7 @@ static struct err *env_make(struct lenv *l)
 static struct err *env_try(struct lenv *l, bool create)
 {
 	MDB_env *env = NULL;
+	TRY(store_lmdb_check_metas(l->dir));
 	TRY(fill_lock_file(l));
 	int rc = mdb_env_create(&env);
 	if (rc != 0) {
@@ -408,6 +429,7 @@ static struct err *env_try(struct lenv *l, bool create)
 	l->map = NULL;
 	atomic_store(&l->dead, false);
 	atomic_store(&l->panic, false);
+	atomic_store(&l->checked, false);
 	rc = mdb_env_set_mapsize(env, l->map_bytes);
 	if (rc == 0) {
 		rc = mdb_env_set_maxdbs(env, LENV_DBS_MAX);
@@ -444,6 +466,9 @@ static struct err *env_try(struct lenv *l, bool create)
 		/* Slots of killed processes would keep freed pages from being used again. */
 		rc = mdb_reader_check(env, &dead_readers);
 		e = rc != 0 ? store_lmdb_err(l, rc, "clearing dead readers") : NULL;
+	}
+	if (e == NULL) {
+		e = check_lists(l);
 	}
 	if (e == NULL) {
 		e = open_dbs(l, create);
@@ -532,6 +557,7 @@ static struct err *lenv_new(const struct lenv_opts *opts, const struct stat *st,
 	l->dbs = opts->dbs;
 	l->ndbs = opts->ndbs;
 	l->map_bytes = opts->map_bytes;
+	l->lists = opts->lists;
 	l->rdonly = opts->rdonly;
 	TRY(env_start(l, opts->create));
 	l->refs = 1;

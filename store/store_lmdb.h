@@ -37,6 +37,8 @@ struct lenv_opts {
 	uint64_t map_bytes; /* largest size that the file can ever get; virtual memory only */
 	bool create;        /* make files and missing dbs */
 	bool rdonly;        /* no write transaction through this handle's environment */
+	unsigned lists;     /* bits of the dbs whose records nothing else refers to: their trees are
+			     * checked at every open, since a record hidden by damage would be missed */
 };
 /* Errors: ERR_NOTFOUND (no data file, not create), ERR_CORRUPT (damaged, truncated), ERR_SYS. */
 MUST_USE struct err *lenv_open(const struct lenv_opts *opts, struct lenv **ret_env);
@@ -96,6 +98,19 @@ size_t lcur_value_len(const struct lcur *c);
 MUST_USE struct err *lcur_value(struct lcur *c, size_t max, struct lbuf *buf);
 
 /* ---- the data file ---- */
+
+/*
+ * Checks the structure of the data file, which LMDB takes on trust (store_lmdb_check.c). LISTS: meta
+ * pages, free list and the tables of opts.lists, at every open. ALL: every tree and who owns each
+ * page, before the first write transaction of a process. DEEP: the heads of big values, too.
+ * *ret_lost: pages that belong to nothing; harmless, but LMDB leaves none.
+ */
+enum lcheck {
+	LCHECK_LISTS,
+	LCHECK_ALL,
+	LCHECK_DEEP,
+};
+MUST_USE struct err *lenv_check(struct lenv *l, enum lcheck how, uint64_t *ret_lost);
 
 /* Reads bytes of the data file; ERR_CORRUPT when it ends before, ERR_SYS when the disk fails. */
 MUST_USE struct err *lenv_pread(struct lenv *l, void *ret, size_t len, uint64_t off);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What store_lmdb.c (environments) and store_lmdb_txn.c (transactions, cursors) share; for these
- * two only. They are the only includers of lmdb.h.
+ * What store_lmdb.c (environments), store_lmdb_txn.c (transactions, cursors) and store_lmdb_check.c
+ * (the structure of the file) share; for these only. They are the only includers of lmdb.h.
  */
 #ifndef TORPOR_STORE_STORE_LMDB_INTERNAL_H
 #define TORPOR_STORE_STORE_LMDB_INTERNAL_H
@@ -33,6 +33,7 @@ struct lenv {
 	const char *const *dbs;
 	unsigned ndbs;
 	uint64_t map_bytes;
+	unsigned lists;     /* const */
 	bool rdonly;        /* [registry] */
 	pid_t pid;          /* [registry] the process that opened env */
 	MDB_env *env;       /* changes only under the registry lock while active is 0 */
@@ -40,6 +41,7 @@ struct lenv {
 	const uint8_t *map; /* where the file is mapped; NULL while that is being found out */
 	MDB_dbi dbi[LENV_DBS_MAX];
 	atomic_bool dead;  /* set by a guard, read before every call into LMDB */
+	atomic_bool checked; /* LCHECK_ALL was passed since env was opened */
 	atomic_bool panic; /* LMDB refuses everything until it is opened again */
 };
 
@@ -80,6 +82,25 @@ MUST_USE struct err *store_lmdb_err(struct lenv *l, int rc, const char *what);
 MUST_USE struct err *store_lmdb_dead(const struct lenv *l);
 /* LMDB checks neither at open nor later that the file is as long as its meta page says. */
 MUST_USE struct err *store_lmdb_check_length(struct lenv *l);
+
+/* Both meta pages, before LMDB believes them. An absent or empty file is fine. */
+MUST_USE struct err *store_lmdb_check_metas(const char *dir);
+/* lenv_check for an open read transaction; ERR_NOT_NOW when others have committed twice since. */
+MUST_USE struct err *store_lmdb_check(struct lenv *l, uint64_t txnid, enum lcheck how,
+				      uint64_t *ret_lost);
+enum {
+	CHECK_TRIES = 20, /* each means two commits between two of our system calls */
+};
+/* Pages that a value of that length has when it has its own. */
+static inline uint64_t store_lmdb_big_pages(uint64_t len)
+{
+	return (len + LMDB_PAGE_HEAD - 1) / LMDB_PAGE + 1;
+}
+/* Does a node with such a key and value give the value pages of its own? */
+static inline bool store_lmdb_is_big(uint64_t key_len, uint64_t len)
+{
+	return 8 + key_len + len > 2038;
+}
 
 /* Makes sure that env can be used, and counts a transaction in; store_lmdb_leave counts it out. */
 MUST_USE struct err *store_lmdb_enter(struct lenv *l);

@@ -7,6 +7,7 @@
 
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 struct lcur {
 	struct ltxn *t;
@@ -17,9 +18,37 @@ struct lcur {
 	uint8_t key[LENV_KEY_MAX];
 };
 
+struct err *lenv_check(struct lenv *l, enum lcheck how, uint64_t *ret_lost)
+{
+	for (int i = 0;; i++) {
+		SCOPE(ltxn_abortp) struct ltxn *t = NULL;
+		TRY(ltxn_begin(l, false, &t));
+		struct err *e = store_lmdb_check(l, mdb_txn_id(t->txn), how, ret_lost);
+		if (e == NULL || err_class(e) != ERR_NOT_NOW || i == CHECK_TRIES) {
+			return e;
+		}
+		err_drop(e, "tried again with the newest state");
+	}
+}
+
+/* Writing on a damaged structure would spread the damage: once per opening all of it is checked. */
+static struct err *check_before_write(struct lenv *l)
+{
+	uint64_t lost;
+	if (atomic_load(&l->checked) && l->pid == getpid()) {
+		return NULL;
+	}
+	TRY(lenv_check(l, LCHECK_ALL, &lost));
+	atomic_store(&l->checked, true);
+	return NULL;
+}
+
 struct err *ltxn_begin(struct lenv *l, bool write, struct ltxn **ret_txn)
 {
 	ENSURE(!write || !l->rdonly, ERR_NOT_NOW, "%s: opened for reading only", l->dir);
+	if (write) {
+		TRY(check_before_write(l));
+	}
 	SCOPE(freep) struct ltxn *t = calloc(1, sizeof(*t));
 	ENSURE(t != NULL, ERR_SYS, "out of memory");
 	TRY(store_lmdb_enter(l));
@@ -186,12 +215,42 @@ struct err *ltxn_where(struct ltxn *t, unsigned db, struct bytes key, struct lpl
 	return NULL;
 }
 
+/*
+ * LMDB frees the pages that the head of a big value's first page names. A damaged head would put
+ * pages of others on the free list. base and n are the map, where committed pages are.
+ */
+static int old_value_check(struct op *o, bool *ret_big)
+{
+	MDB_val old;
+	int rc = mdb_get(o->txn, o->dbi, &o->key, &old);
+	*ret_big = false;
+	if (rc == 0 && store_lmdb_is_big(o->key.mv_size, old.mv_size)) {
+		const uint8_t *head = (const uint8_t *)old.mv_data - LMDB_PAGE_HEAD;
+		*ret_big = true;
+		uint64_t off = (uint64_t)((uintptr_t)head - (uintptr_t)o->base);
+		if ((get_le16(head + 10) & 4) == 0 ||
+		    get_le32(head + 12) != store_lmdb_big_pages(old.mv_size) ||
+		    (off < o->n && get_le64(head) != off / LMDB_PAGE)) {
+			return MDB_CORRUPTED;
+		}
+	}
+	return rc;
+}
+
 static int op_put(struct op *o)
 {
 	/* APPEND fills pages to the end; it fails harmlessly when the key is not the last. */
 	int rc = mdb_put(o->txn, o->dbi, &o->key, &o->val, MDB_APPEND);
 	if (rc == MDB_KEYEXIST) {
-		rc = mdb_put(o->txn, o->dbi, &o->key, &o->val, 0);
+		bool big;
+		rc = old_value_check(o, &big);
+		if (rc == 0 && big) {
+			/* In place LMDB would keep more pages than a shorter value needs. */
+			rc = mdb_del(o->txn, o->dbi, &o->key, NULL);
+		}
+		if (rc == 0 || rc == MDB_NOTFOUND) {
+			rc = mdb_put(o->txn, o->dbi, &o->key, &o->val, 0);
+		}
 	}
 	return rc;
 }
@@ -203,14 +262,21 @@ struct err *ltxn_put(struct ltxn *t, unsigned db, struct bytes key, struct bytes
 	if (atomic_load(&l->dead)) {
 		return store_lmdb_dead(l);
 	}
-	struct op o = { .txn = t->txn, .dbi = l->dbi[db], .key = val_of(key), .val = val_of(val) };
+	struct op o = { .txn = t->txn,
+			.dbi = l->dbi[db],
+			.key = val_of(key),
+			.val = val_of(val),
+			.base = l->map,
+			.n = l->map_bytes };
 	int rc = store_lmdb_run(l, op_put, &o);
 	return rc == 0 ? NULL : store_lmdb_err(l, rc, "writing a record");
 }
 
 static int op_del(struct op *o)
 {
-	return mdb_del(o->txn, o->dbi, &o->key, NULL);
+	bool unused;
+	int rc = old_value_check(o, &unused);
+	return rc == 0 ? mdb_del(o->txn, o->dbi, &o->key, NULL) : rc;
 }
 
 struct err *ltxn_del(struct ltxn *t, unsigned db, struct bytes key, bool *ret_found)
@@ -219,7 +285,11 @@ struct err *ltxn_del(struct ltxn *t, unsigned db, struct bytes key, bool *ret_fo
 	if (atomic_load(&l->dead)) {
 		return store_lmdb_dead(l);
 	}
-	struct op o = { .txn = t->txn, .dbi = l->dbi[db], .key = val_of(key) };
+	struct op o = { .txn = t->txn,
+			.dbi = l->dbi[db],
+			.key = val_of(key),
+			.base = l->map,
+			.n = l->map_bytes };
 	int rc = store_lmdb_run(l, op_del, &o);
 	if (rc != 0 && rc != MDB_NOTFOUND) {
 		return store_lmdb_err(l, rc, "removing a record");
