@@ -140,6 +140,7 @@ static struct err *catalog_open(const char *dir, bool create, bool rdonly, struc
 		.map_bytes = CATALOG_MAP_BYTES,
 		.create = create,
 		.rdonly = rdonly,
+		.lists = 1u << CATALOG_VM | 1u << CATALOG_NAME,
 	};
 	return lenv_open(&opts, ret_env);
 }
@@ -453,4 +454,96 @@ struct err *store_vm_forget(struct store *s, const uint8_t uuid[16])
 	bool found;
 	TRY(ltxn_del(t, CATALOG_VM, uuid_key(uuid), &found));
 	return ltxn_commit(MOVE(t));
+}
+
+/* ---- verification ---- */
+
+struct catalog_check {
+	struct store *s;
+	struct ltxn *t;
+	verify_report_fn *report;
+	void *arg;
+	uint64_t findings;
+};
+
+/* Damage becomes a finding; errors of the host are returned. */
+static struct err *catalog_finding(struct catalog_check *k, struct err *e)
+{
+	if (e == NULL || (err_class(e) == ERR_SYS && err_errno(e) != EIO)) {
+		return e;
+	}
+	k->findings++;
+	if (k->report != NULL) {
+		k->report(k->arg, err_msg(e));
+	}
+	err_drop(e, "it has become a finding");
+	return NULL;
+}
+
+static struct err *check_vm_row(struct catalog_check *k, const struct lcur *c)
+{
+	struct bytes key = lcur_key(c);
+	ENSURE(key.len == 16, ERR_CORRUPT, "store %s: a VM key of %zu bytes", k->s->dir, key.len);
+	bool found;
+	struct store_vm vm;
+	return get_row(k->s, k->t, key.p, &found, &vm);
+}
+
+static struct err *check_name_row(struct catalog_check *k, const struct lcur *c)
+{
+	struct bytes key = lcur_key(c);
+	ENSURE(key.len <= NAME_BYTES_MAX && memchr(key.p, 0, key.len) == NULL, ERR_CORRUPT,
+	       "store %s: a name of %zu bytes, or with a NUL in it", k->s->dir, key.len);
+	char name[NAME_BYTES_MAX + 1] = "";
+	memcpy(name, key.p, key.len);
+	bool found;
+	uint8_t uuid[16];
+	struct store_vm vm;
+	TRY(get_name(k->s, k->t, name, &found, uuid));
+	ENSURE(found, ERR_CORRUPT, "store %s: the name %s cannot be looked up", k->s->dir, name);
+	TRY(get_row(k->s, k->t, uuid, &found, &vm));
+	ENSURE(found, ERR_CORRUPT, "store %s: the name %s belongs to a VM without a row", k->s->dir,
+	       name);
+	ENSURE(strcmp(vm.name, name) == 0, ERR_CORRUPT, "store %s: the name %s belongs to VM %s",
+	       k->s->dir, name, vm.name);
+	return NULL;
+}
+
+static struct err *check_rows(struct catalog_check *k, enum catalog_db db)
+{
+	SCOPE(lcur_closep) struct lcur *c = NULL;
+	TRY(lcur_open(k->t, db, &c));
+	bool found;
+	TRY(lcur_seek(c, (struct bytes){ 0 }, &found));
+	while (found) {
+		TRY(catalog_finding(k,
+				    db == CATALOG_VM ? check_vm_row(k, c) : check_name_row(k, c)));
+		TRY(lcur_next(c, &found));
+	}
+	return NULL;
+}
+
+static struct err *check_catalog(struct catalog_check *k)
+{
+	SCOPE(ltxn_abortp) struct ltxn *t = NULL;
+	TRY(ltxn_begin(k->s->catalog, false, &t));
+	k->t = t;
+	TRY(check_rows(k, CATALOG_VM));
+	return check_rows(k, CATALOG_NAME);
+}
+
+struct err *store_verify(struct store *s, verify_report_fn *report, void *arg,
+			 uint64_t *ret_findings)
+{
+	struct catalog_check k = { .s = s, .report = report, .arg = arg };
+	uint64_t lost = 0;
+	TRY(catalog_finding(&k, lenv_check(s->catalog, LCHECK_DEEP, &lost)));
+	if (lost > 0) {
+		TRY(catalog_finding(&k, ERR(ERR_CORRUPT,
+					    "store %s: catalog: %llu pages belong to nothing",
+					    s->dir, (unsigned long long)lost)));
+	}
+	TRY(catalog_finding(&k, check_catalog(&k)));
+	*ret_findings = k.findings;
+	return NULL;
 }

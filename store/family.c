@@ -47,6 +47,7 @@ static struct err *env_of(const char *dir, bool create, bool rdonly, struct lenv
 		.map_bytes = STORE_MAP_BYTES,
 		.create = create,
 		.rdonly = rdonly,
+		.lists = 1u << FAMILY_META | 1u << FAMILY_SNAP | 1u << FAMILY_PEND,
 	};
 	return lenv_open(&opts, ret_env);
 }
@@ -101,6 +102,10 @@ static struct err *family_check(struct family *f, const struct store *s, bool cr
 		TRY(ltxn_begin(f->env, false, &t));
 		uint64_t version;
 		uint64_t unused;
+		/* All of them: a counter that cannot be found would begin again, and ids with it. */
+		TRY(family_meta_check(f, t, &unused));
+		ENSURE(unused == 0 || unused >= 2, ERR_CORRUPT, "family %s: a counter is missing",
+		       f->dir);
 		TRY(family_meta_get(f, t, FAMILY_KEY_FORMAT, &version, &unused));
 		if (version == 0 && create && !made) {
 			ltxn_abort(MOVE(t));
@@ -257,6 +262,26 @@ struct err *family_meta_get(struct family *f, struct ltxn *t, struct bytes key, 
 	}
 	return err_wrap(meta_decode(b.p, b.len, f->uuid, key, ret_a, ret_b), "counter %.*s",
 			(int)MIN(key.len, (size_t)3), (const char *)key.p);
+}
+
+/* A record stands for its key, so one that was moved by a damaged key is found. */
+struct err *family_meta_check(struct family *f, struct ltxn *t, uint64_t *ret_n)
+{
+	SCOPE(lbuf_done) struct lbuf b = { 0 };
+	SCOPE(lcur_closep) struct lcur *c = NULL;
+	TRY(lcur_open(t, FAMILY_META, &c));
+	bool found;
+	uint64_t n = 0;
+	TRY(lcur_seek(c, (struct bytes){ 0 }, &found));
+	for (; found; n++) {
+		uint64_t unused;
+		TRY(lcur_value(c, SMALL_BYTES_MAX, &b));
+		TRY(err_wrap(meta_decode(b.p, b.len, f->uuid, lcur_key(c), &unused, &unused),
+			     "family %s: a counter", f->dir));
+		TRY(lcur_next(c, &found));
+	}
+	*ret_n = n;
+	return NULL;
 }
 
 struct err *family_meta_put(struct family *f, struct ltxn *t, struct bytes key, uint64_t a,

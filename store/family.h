@@ -53,6 +53,8 @@ MUST_USE struct err *family_meta_get(struct family *f, struct ltxn *t, struct by
 				     uint64_t *ret_a, uint64_t *ret_b);
 MUST_USE struct err *family_meta_put(struct family *f, struct ltxn *t, struct bytes key, uint64_t a,
 				     uint64_t b);
+/* Decodes every counter record. ret_n: how many there are. */
+MUST_USE struct err *family_meta_check(struct family *f, struct ltxn *t, uint64_t *ret_n);
 #define FAMILY_KEY_FORMAT ((struct bytes){ "format", 6 }) /* a: version of the environment */
 #define FAMILY_KEY_NEXT ((struct bytes){ "next", 4 }) /* a: next record id, b: next snapshot id */
 /* Counter of a VM's snapshot numbers: a is the last one given. */

@@ -230,5 +230,8 @@ MUST_USE struct err *family_verify_snap(struct family *f, uint64_t snap_id,
 /* Every record of the family: structure, and every published snapshot. */
 MUST_USE struct err *family_verify(struct family *f, verify_report_fn *report, void *arg,
 				   uint64_t *ret_findings);
+/* The catalog: structure, every VM's row, every name. Families are verified one by one. */
+MUST_USE struct err *store_verify(struct store *s, verify_report_fn *report, void *arg,
+				  uint64_t *ret_findings);
 
 #endif

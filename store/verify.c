@@ -406,10 +406,41 @@ struct err *family_verify_snap(struct family *f, uint64_t snap_id, verify_report
 
 /* ---- the whole family ---- */
 
+static size_t record_max(enum family_db db)
+{
+	switch (db) {
+	case FAMILY_LEAF:
+		return LEAF_BYTES_MAX;
+	case FAMILY_BLOB:
+		return BLOB_RECORD_BYTES_MAX;
+	case FAMILY_PEND:
+		return SMALL_BYTES_MAX;
+	default:
+		return NODE_BYTES_MAX;
+	}
+}
+
 /* One record by its table. */
-static struct err *check_record(struct verify *v, enum family_db db, uint64_t id,
+static struct err *check_record(struct verify *v, enum family_db db, struct bytes key,
 				const struct lbuf *b, void *scratch)
 {
+	const uint8_t *k = key.p;
+	uint64_t id = 0;
+	if (db == FAMILY_BLOB) {
+		struct bytes unused;
+		ENSURE(key.len == sizeof(struct key_blob), ERR_CORRUPT,
+		       "table blob: a key of %zu bytes", key.len);
+		return blob_decode(b->p, b->len, v->f->uuid, get_be64(k),
+				   (uint16_t)(k[8] << 8 | k[9]),
+				   (uint16_t)(k[10] << 8 | k[11]), &unused);
+	}
+	if (db == FAMILY_PEND) {
+		struct pend_rec unused;
+		ENSURE(key.len == HOLDER_ID_BYTES, ERR_CORRUPT, "table pend: a key of %zu bytes",
+		       key.len);
+		return pend_decode(b->p, b->len, v->f->uuid, k, &unused);
+	}
+	TRY(id_of_key(key, "of records", &id));
 	switch (db) {
 	case FAMILY_LEAF:
 		return leaf_decode(b->p, b->len, v->f->uuid, id, scratch);
@@ -433,13 +464,9 @@ static struct err *check_table(struct verify *v, enum family_db db)
 	bool found;
 	TRY(lcur_seek(c, (struct bytes){ 0 }, &found));
 	while (found) {
-		uint64_t id = 0;
-		struct err *e = id_of_key(lcur_key(c), "of records", &id);
+		struct err *e = lcur_value(c, record_max(db), &b);
 		if (e == NULL) {
-			e = lcur_value(c, db == FAMILY_LEAF ? LEAF_BYTES_MAX : NODE_BYTES_MAX, &b);
-		}
-		if (e == NULL) {
-			e = check_record(v, db, id, &b, scratch);
+			e = check_record(v, db, lcur_key(c), &b, scratch);
 		}
 		if (e != NULL) {
 			TRY(finding(v, e, NULL));
@@ -521,7 +548,12 @@ static struct err *verify_tables(struct verify *v, struct snap_ids *snaps)
 	if (e != NULL) {
 		e = finding(v, e, NULL);
 	}
-	static const enum family_db tables[] = { FAMILY_NODE, FAMILY_LEAF };
+	if (e == NULL) {
+		e = family_meta_check(v->f, t, &a);
+		e = e != NULL ? finding(v, e, NULL) : NULL;
+	}
+	static const enum family_db tables[] = { FAMILY_NODE, FAMILY_LEAF, FAMILY_BLOB,
+						 FAMILY_PEND };
 	for (size_t i = 0; e == NULL && i < ARRAY_LEN(tables); i++) {
 		e = check_table(v, tables[i]);
 	}
@@ -540,9 +572,24 @@ static struct err *verify_tables(struct verify *v, struct snap_ids *snaps)
 	return e;
 }
 
+/* LMDB's trees and free list; the rest is checked beside that as far as LMDB gets. */
+static struct err *verify_structure(struct verify *v)
+{
+	uint64_t lost = 0;
+	struct err *e = lenv_check(v->f->env, LCHECK_DEEP, &lost);
+	if (e != NULL) {
+		return finding(v, e, NULL);
+	}
+	if (lost > 0) {
+		find(v, "%llu pages of the data file belong to nothing", (unsigned long long)lost);
+	}
+	return NULL;
+}
+
 static struct err *verify_all(struct verify *v)
 {
 	struct snap_ids snaps = { .v = v };
+	TRY(verify_structure(v));
 	struct err *e = verify_tables(v, &snaps);
 	for (size_t i = 0; e == NULL && i < snaps.n; i++) {
 		snprintf(v->prefix, sizeof(v->prefix),

@@ -67,6 +67,10 @@ static struct err *verify_family(struct store *s, const struct store_vm *vm, str
 
 static struct err *verify_all(struct store *s, struct findings *f)
 {
+	uint64_t found = 0;
+	f->where = "catalog";
+	TRY(err_wrap(store_verify(s, on_finding, f, &found), "verifying the catalog"));
+	f->where = NULL;
 	SCOPE(freep) struct store_vm *vms = NULL;
 	size_t n = 0;
 	TRY(store_vm_list(s, &vms, &n));
