@@ -225,7 +225,7 @@ static UNUSED void crash_tmpdir(char out[256])
 	if (tmp == NULL) {
 		tmp = access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp";
 	}
-	snprintf(out, 256, "%s/torpor-crash-XXXXXX", tmp);
+	snprintf(out, 256, "%s/torpor-rot-XXXXXX", tmp);
 	if (mkdtemp(out) == NULL) {
 		perror(out);
 		exit(98);
