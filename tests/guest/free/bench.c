@@ -3,11 +3,11 @@
  * The benchmark guest: fills memory with mixed content, then writes some pages each beat and prints
  * a line per beat.
  *
- * Command line: fill=MIB (0: all), beat=MS, pages=N (written per beat), halt=1 (sleep between beats
- * instead of spinning), seed=N.
- * Lines: "tsc_khz N", "filled N pages M", then "beat N tsc T sum S" per beat, at its end.
- * Input: 'c' first and last word of every filled page, 'C' every byte of every page, 'r' reset,
- * 't' triple fault, 'd' clocks.
+ * Command line: fill=MIB (0: all), from=MIB (left alone before those), beat=MS, pages=N (written
+ * per beat), halt=1 (sleep between beats instead of spinning), seed=N. Lines: "tsc_khz N", "filled
+ * N pages M", then "beat N tsc T sum S" per beat, at its end. Input: 'c' first and last word of
+ * every filled page, 'C' every byte of every page, 'r' reset, 't' triple fault, 'd' clocks, 'z' the
+ * content of the next seed: pages with data become zero and zero pages get data ("refilled SEED").
  *
  * Of 10 pages 4 stay zero, 3 look like text, 2 are structured and 1 is random. The pages that are
  * not zero are written in turn; each write first compares the word with what the last round left.
@@ -111,6 +111,21 @@ static void fill(void)
 	}
 }
 
+/* As after a start with the next seed. */
+static void refill(void)
+{
+	nfilled = nwritten = sweep_at = 0;
+	seed++;
+	for (uint64_t i = 0; i < npages; i++) {
+		uint64_t *p = page_at(i);
+		for (unsigned w = 0; kind_of(i) == ZERO && w < WORDS; w++) {
+			p[w] = 0;
+		}
+	}
+	fill();
+	print("refilled %lu\n", seed);
+}
+
 static bool ends_ok(uint64_t index)
 {
 	const uint64_t *p = page_at(index);
@@ -198,6 +213,9 @@ static void answer(int c)
 	case 'd':
 		print("clock %lu tsc %lu\n", clock_ns(), rdtsc());
 		break;
+	case 'z':
+		refill();
+		break;
 	case 'r':
 		reset_by_i8042();
 	case 't':
@@ -207,11 +225,12 @@ static void answer(int c)
 	}
 }
 
-static void lay_out(uint64_t fill_mib)
+static void lay_out(uint64_t from_mib, uint64_t fill_mib)
 {
 	struct ram all[16];
 	size_t n = ram_ranges(all, 16);
 	uint64_t want = fill_mib ? (fill_mib << 20) / PAGE : ~0ull, end = 0, pool = 0;
+	uint64_t skip = (from_mib << 20) / PAGE;
 
 	for (size_t i = 0; i < n; i++) {
 		end = all[i].end > end ? all[i].end : end;
@@ -223,6 +242,13 @@ static void lay_out(uint64_t fill_mib)
 	}
 	for (size_t i = 0; i < n && npages < want; i++) {
 		uint64_t pages = (all[i].end - all[i].base) / PAGE;
+		uint64_t left_alone = skip < pages ? skip : pages;
+		skip -= left_alone;
+		pages -= left_alone;
+		all[i].base += left_alone * PAGE;
+		if (pages == 0) {
+			continue;
+		}
 		if (pages > want - npages) {
 			pages = want - npages;
 		}
@@ -242,7 +268,7 @@ void guest_main(void)
 	/* The first output of the guest: what start-up time is measured to. */
 	print("bench guest\n");
 	print("tsc_khz %lu\n", tsc_khz());
-	lay_out(arg_number("fill", 0));
+	lay_out(arg_number("from", 0), arg_number("fill", 0));
 	fill();
 	print("filled %lu pages %lu\n", npages, nfilled);
 	if (sleep) {
