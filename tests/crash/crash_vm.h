@@ -47,7 +47,7 @@ unsigned crash_seed(const struct snap_info *info);
 MUST_USE struct err *crash_check(struct family *f, struct crash_want *want);
 /*
  * Two collections and a full check: the second finds nothing left; no session is pending. The
- * records that exist are those of `want`'s snapshots.
+ * records that exist are those of `want`'s snapshots; crash_check must have settled it.
  */
 MUST_USE struct err *crash_collect(struct family *f, struct crash_want *want);
 
