@@ -27,7 +27,7 @@
 enum {
 	CRASH_VMS = 24,
 	CRASH_SNAPS = 2,
-	CRASH_PAGES = 1300,	  /* of "memory": three leaves */
+	CRASH_PAGES = 1300,      /* of "memory": three leaves */
 	CRASH_KERNEL_PAGES = 40, /* of "kernel" */
 	CRASH_BLOBS = 20,
 };
@@ -81,7 +81,7 @@ static UNUSED uint8_t *crash_image(uint64_t seed, uint64_t npages)
 		uint64_t value = crash_rnd(&seed) | 1;
 		for (; n > 0 && p < npages; n--, p++) {
 			for (uint64_t i = 0; i < PAGE_BYTES / 8 && kind >= 6; i++) {
-				uint64_t v = kind < 9	? value
+				uint64_t v = kind < 9    ? value
 					     : kind < 15 ? 0x6f77206f6c6c6568ull + p + i % 7
 							 : crash_rnd(&seed);
 				memcpy(img + p * PAGE_BYTES + i * 8, &v, 8);

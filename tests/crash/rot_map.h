@@ -13,9 +13,9 @@
 #include <string.h>
 
 enum rot_class {
-	ROT_FREE_PAGE,  /* no tree of the newest state has it */
-	ROT_META_PAD,   /* of both meta pages: behind what LMDB reads */
-	ROT_META_NEW,   /* header and body of the newest */
+	ROT_FREE_PAGE, /* no tree of the newest state has it */
+	ROT_META_PAD,  /* of both meta pages: behind what LMDB reads */
+	ROT_META_NEW,  /* header and body of the newest */
 	ROT_META_OLD,
 	ROT_PAGE_HEAD,
 	ROT_PAGE_PTRS,
@@ -23,11 +23,11 @@ enum rot_class {
 	ROT_NODE_HEAD,
 	ROT_KEY_LEAF,
 	ROT_KEY_BRANCH,
-	ROT_TABLE,      /* a table's description in the main tree */
-	ROT_BIG_AT,     /* page number of a value with pages of its own */
-	ROT_FREE_LIST,  /* values of the free list */
-	ROT_VALUE,      /* records that share B-tree pages */
-	ROT_BIG_HEAD,   /* page header of such pages */
+	ROT_TABLE,     /* a table's description in the main tree */
+	ROT_BIG_AT,    /* page number of a value with pages of its own */
+	ROT_FREE_LIST, /* values of the free list */
+	ROT_VALUE,     /* records that share B-tree pages */
+	ROT_BIG_HEAD,  /* page header of such pages */
 	ROT_BIG_VALUE,
 	ROT_BIG_SLACK,
 	ROT__COUNT,
@@ -62,8 +62,8 @@ enum {
 struct rot_map {
 	const uint8_t *p;
 	size_t len;
-	uint8_t *class;  /* owned: per byte */
-	uint8_t *table;  /* owned: per byte */
+	uint8_t *class; /* owned: per byte */
+	uint8_t *table; /* owned: per byte */
 	char name[16][16];
 	unsigned ntables;
 };
@@ -113,8 +113,7 @@ static void rot_leaf_node(struct rot_map *m, uint64_t at, unsigned table)
 		rot_mark(m, data, 48, ROT_TABLE, table);
 		rot_tree(m, rot_le(m->p + data + 40, 8), t);
 	} else {
-		rot_mark(m, data, size, table == ROT_TABLE_FREE ? ROT_FREE_LIST : ROT_VALUE,
-			 table);
+		rot_mark(m, data, size, table == ROT_TABLE_FREE ? ROT_FREE_LIST : ROT_VALUE, table);
 	}
 }
 
