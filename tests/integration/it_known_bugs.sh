@@ -71,6 +71,7 @@ for room in 4096 1000000; do
 	prlimit --pid "$vm_pid" --fsize=$((size + room)):unlimited || die "prlimit"
 	take a --tag "failed$room" && bad "bug 15: a take fits into $room bytes"
 	[ "$(wc -l <"$tmp/take.err")" = 1 ] || bad "bug 15: a failed take says $(cat "$tmp/take.err")"
+	say "room for $room bytes: $(cat "$tmp/take.err")"
 	kill -0 "$vm_pid" 2>/dev/null || die "bug 15: the VM died of a failed take: $(cat "$tmp/a.err")"
 	prlimit --pid "$vm_pid" --fsize=unlimited:unlimited
 	ask a z 'refilled ' "bug 15"
