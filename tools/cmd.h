@@ -11,6 +11,8 @@ MUST_USE struct err *cmd_take(struct args *a, int *ret_status);
 MUST_USE struct err *cmd_snaps(struct args *a, int *ret_status);
 MUST_USE struct err *cmd_show(struct args *a, int *ret_status);
 MUST_USE struct err *cmd_verify(struct args *a, int *ret_status);
+MUST_USE struct err *cmd_store_verify(struct args *a, int *ret_status);
+MUST_USE struct err *cmd_store_recover(struct args *a, int *ret_status);
 MUST_USE struct err *cmd_rm(struct args *a, int *ret_status);
 MUST_USE struct err *cmd_suspend(struct args *a, int *ret_status);
 MUST_USE struct err *cmd_resume(struct args *a, int *ret_status);

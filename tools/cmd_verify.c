@@ -13,6 +13,12 @@ static const char about[] =
 	"every record of every family in the store. What is damaged is named. Exit status 1 if\n"
 	"anything was found.";
 
+static const char about_store[] =
+	"Reads the whole store: the catalog, and of every family the structure and free pages of\n"
+	"its data file, every record, and every snapshot up to its root. What is damaged is "
+	"named.\n"
+	"Exit status 1 if anything was found; 'torpor store recover' saves what is sound.";
+
 struct findings {
 	json_t *list; /* NULL without --json */
 	const char *where;
@@ -91,6 +97,27 @@ static UNUSED void json_put(json_t **j)
 	json_decref(*j);
 }
 
+/* One snapshot or, without `ref`, the whole store. */
+static struct err *verify_run(const struct args *a, const char *ref, int *ret_status)
+{
+	SCOPE(store_closep) struct store *s = NULL;
+	TRY(storecmd_open(a, STORE_READ, &s));
+	SCOPE(json_put) json_t *list = a->json ? json_array() : NULL;
+	struct findings f = { .list = list };
+	TRY(ref == NULL ? verify_all(s, &f) : verify_ref(s, ref, &f));
+	*ret_status = f.n == 0 ? 0 : 1;
+	if (a->json) {
+		return out_json(json_pack("{s:b,s:O}", "ok", (int)(f.n == 0), "findings", list));
+	}
+	const char *what = ref == NULL ? store_dir(s) : ref;
+	if (f.n == 0) {
+		printf("%s: every byte is as it was written\n", what);
+	} else {
+		printf("%s: %llu finding%s\n", what, (unsigned long long)f.n, f.n == 1 ? "" : "s");
+	}
+	return NULL;
+}
+
 struct err *cmd_verify(struct args *a, int *ret_status)
 {
 	bool all = false;
@@ -102,20 +129,11 @@ struct err *cmd_verify(struct args *a, int *ret_status)
 		return NULL;
 	}
 	ENSURE(all != (a->npos == 1), ERR_USAGE, "give either a REF or --all");
-	SCOPE(store_closep) struct store *s = NULL;
-	TRY(storecmd_open(a, STORE_READ, &s));
-	SCOPE(json_put) json_t *list = a->json ? json_array() : NULL;
-	struct findings f = { .list = list };
-	TRY(all ? verify_all(s, &f) : verify_ref(s, a->pos[0], &f));
-	*ret_status = f.n == 0 ? 0 : 1;
-	if (a->json) {
-		return out_json(json_pack("{s:b,s:O}", "ok", (int)(f.n == 0), "findings", list));
-	}
-	const char *what = all ? store_dir(s) : a->pos[0];
-	if (f.n == 0) {
-		printf("%s: every byte is as it was written\n", what);
-	} else {
-		printf("%s: %llu finding%s\n", what, (unsigned long long)f.n, f.n == 1 ? "" : "s");
-	}
-	return NULL;
+	return verify_run(a, all ? NULL : a->pos[0], ret_status);
+}
+
+struct err *cmd_store_verify(struct args *a, int *ret_status)
+{
+	TRY(opts_parse(a, about_store, NULL, 0, 0, 0));
+	return a->help ? NULL : verify_run(a, NULL, ret_status);
 }

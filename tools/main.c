@@ -20,6 +20,9 @@ static const struct verb verbs[] = {
 	{ "snapshot verify", "REF | --all", "check every byte of a snapshot", cmd_verify },
 	{ "snapshot rm", "REF...", "remove snapshots", cmd_rm },
 	{ "restore", "REF [options]", "bring a snapshot to life", cmd_restore },
+	{ "store verify", "", "check every byte of the store", cmd_store_verify },
+	{ "store recover", "--to NEWDIR", "save what is sound of a damaged store",
+	  cmd_store_recover },
 	{ "suspend", "NAME [--vcpus]", "stop a VM's time", cmd_suspend },
 	{ "resume", "NAME [--vcpus]", "let a suspended VM go on", cmd_resume },
 	{ "stop", "NAME", "end a VM without asking the guest", cmd_stop },
@@ -105,6 +108,9 @@ static struct err *find_verb(int argc, char **argv, const struct verb **ret, int
 			   "unknown verb 'snapshot %.40s': use take, list, show, verify or rm",
 			   argv[1]);
 	}
+	if (strcmp(argv[0], "store") == 0) {
+		return ERR(ERR_USAGE, "'store' needs one of verify, recover behind it");
+	}
 	if (argv[0][0] == '-') {
 		return ERR(ERR_USAGE,
 			   "unknown option '%.40s': options follow the verb, see 'torpor --help'",
@@ -143,9 +149,9 @@ int main(int argc, char **argv)
 		printf("torpor %s\n", TORPOR_VERSION);
 		return out_flush();
 	}
-	if (argc == 2 && strcmp(argv[0], "snapshot") == 0 &&
+	if (argc == 2 && (strcmp(argv[0], "snapshot") == 0 || strcmp(argv[0], "store") == 0) &&
 	    (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0)) {
-		print_usage("snapshot");
+		print_usage(argv[0]);
 		return out_flush();
 	}
 	bool json = wants_json(argc, argv);

@@ -25,9 +25,16 @@ _torpor() {
 		fi
 		verb="snapshot ${COMP_WORDS[2]}"
 	fi
+	if [ "$verb" = store ]; then
+		if [ "$COMP_CWORD" -eq 2 ]; then
+			mapfile -t COMPREPLY < <(compgen -W "verify recover" -- "$cur")
+			return
+		fi
+		verb="store ${COMP_WORDS[2]}"
+	fi
 	if [ "$COMP_CWORD" -eq 1 ]; then
 		mapfile -t COMPREPLY < <(compgen -W \
-			"run snapshot restore suspend resume stop list doctor --help --version" -- "$cur")
+			"run snapshot restore store suspend resume stop list doctor --help --version" -- "$cur")
 		return
 	fi
 	for ((i = 2; i < COMP_CWORD - 1; i++)); do
@@ -39,7 +46,7 @@ _torpor() {
 	--kernel | --initrd | --socket)
 		mapfile -t COMPREPLY < <(compgen -f -- "$cur")
 		return ;;
-	--store)
+	--store | --to)
 		mapfile -t COMPREPLY < <(compgen -d -- "$cur")
 		return ;;
 	--clock)
