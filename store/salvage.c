@@ -362,9 +362,33 @@ static struct err *take_over(struct salvage *s, const struct copy *c, const char
 	return io_sync_dir(b);
 }
 
-/* Writes the sound snapshots of a copy anew. What cannot be read after all becomes unsound. */
-static struct err *copy_over(struct salvage *s, struct copy *c, const uint8_t uuid[16])
+static struct seen *find_snap(const struct copy *c, uint64_t id)
 {
+	for (size_t i = 0; i < c->n; i++) {
+		if (c->snap[i].info.id == id) {
+			return &c->snap[i];
+		}
+	}
+	return NULL;
+}
+
+/* Whether copy k is the first to have the snapshot; with `sound`, to have it whole. */
+static bool is_first(const struct copy copies[STAGES], unsigned k, uint64_t id, bool sound)
+{
+	for (unsigned m = 0; m < k; m++) {
+		const struct seen *one = find_snap(&copies[m], id);
+		if (one != NULL && (one->sound || !sound)) {
+			return false;
+		}
+	}
+	return true;
+}
+
+/* Writes the sound snapshots of a copy anew. What cannot be read after all becomes unsound. */
+static struct err *copy_over(struct salvage *s, struct copy copies[STAGES], unsigned k,
+			     const uint8_t uuid[16])
+{
+	struct copy *c = &copies[k];
 	SCOPE(family_closep) struct family *from = NULL;
 	TRY(copy_open(c, uuid, &from));
 	SCOPE(family_closep) struct family *to = NULL;
@@ -372,7 +396,9 @@ static struct err *copy_over(struct salvage *s, struct copy *c, const uint8_t uu
 	SCOPE(salvage_copied_done) struct salvage_copied done = { 0 };
 	for (size_t i = 0; i < c->n; i++) {
 		struct seen *one = &c->snap[i];
-		struct err *e = one->sound ? salvage_copy_snap(from, to, &one->info, &done) : NULL;
+		struct err *e = one->sound && is_first(copies, k, one->info.id, true)
+					? salvage_copy_snap(from, to, &one->info, &done)
+					: NULL;
 		if (e != NULL && is_host_error(e)) {
 			return e;
 		}
@@ -390,45 +416,44 @@ static struct err *copy_over(struct salvage *s, struct copy *c, const uint8_t uu
 	return NULL;
 }
 
-static struct seen *find_snap(const struct copy *c, uint64_t id)
+static bool is_saved(const struct copy copies[STAGES], uint64_t id)
 {
-	for (size_t i = 0; i < c->n; i++) {
-		if (c->snap[i].info.id == id) {
-			return &c->snap[i];
+	return !is_first(copies, STAGES, id, true);
+}
+
+/* Tells what became of every snapshot that any of the copies knows. */
+static struct err *family_report(struct salvage *s, const struct copy copies[STAGES],
+				 const uint8_t uuid[16])
+{
+	char what[256];
+	for (unsigned k = 0; k < STAGES; k++) {
+		for (size_t i = 0; i < copies[k].n; i++) {
+			const struct seen *one = &copies[k].snap[i];
+			snap_text(s, one, uuid, what, sizeof(what));
+			if (one->sound && is_first(copies, k, one->info.id, true)) {
+				TRY(vm_saved(s, one->info.vm, uuid));
+				saved(s, what);
+			} else if (!is_saved(copies, one->info.id) &&
+				   is_first(copies, k, one->info.id, false)) {
+				lost(s, what, one->why);
+			}
 		}
 	}
 	return NULL;
 }
 
-/* Tells what became of every snapshot that any of the copies knows. */
-static struct err *family_report(struct salvage *s, const struct copy copies[STAGES],
-				 const struct copy *best, const uint8_t uuid[16])
+/* Does another copy hold a snapshot whole that this one does not? */
+static bool has_more(const struct copy copies[STAGES], const struct copy *best)
 {
-	char what[256];
-	for (size_t i = 0; i < best->n; i++) {
-		snap_text(s, &best->snap[i], uuid, what, sizeof(what));
-		if (best->snap[i].sound) {
-			TRY(vm_saved(s, best->snap[i].info.vm, uuid));
-			saved(s, what);
-		} else {
-			lost(s, what, best->snap[i].why);
-		}
-	}
 	for (unsigned k = 0; k < STAGES; k++) {
 		for (size_t i = 0; i < copies[k].n; i++) {
-			const struct seen *one = &copies[k].snap[i];
-			bool told = find_snap(best, one->info.id) != NULL;
-			for (unsigned m = 0; m < k && !told; m++) {
-				told = find_snap(&copies[m], one->info.id) != NULL;
-			}
-			if (!told) {
-				snap_text(s, one, uuid, what, sizeof(what));
-				lost(s, what,
-				     one->sound ? "only in a commit that was not used" : one->why);
+			const struct seen *one = find_snap(best, copies[k].snap[i].info.id);
+			if (copies[k].snap[i].sound && (one == NULL || !one->sound)) {
+				return true;
 			}
 		}
 	}
-	return NULL;
+	return false;
 }
 
 static struct err *family_finish(struct salvage *s, struct copy copies[STAGES],
@@ -453,19 +478,18 @@ static struct err *family_finish(struct salvage *s, struct copy copies[STAGES],
 	if (best != &copies[0]) {
 		char why[WHY_BYTES + 128];
 		snprintf(why, sizeof(why),
-			 "an earlier commit was used, what was published after it is lost: %s",
+			 "the last commit is damaged, an earlier one was used, too: %s",
 			 copies[0].why);
 		s->report(s->arg, SALVAGE_NOTE, what, why);
 	}
-	if (best->whole) {
+	if (best->whole && !has_more(copies, best)) {
 		TRY(take_over(s, best, text));
 	} else {
-		s->report(s->arg, SALVAGE_NOTE, what, best->why);
-		if (best->nsound > 0) {
-			TRY(copy_over(s, best, uuid));
+		for (unsigned k = 0; k < STAGES; k++) {
+			TRY(copies[k].nsound > 0 ? copy_over(s, copies, k, uuid) : NULL);
 		}
 	}
-	return family_report(s, copies, best, uuid);
+	return family_report(s, copies, uuid);
 }
 
 static struct err *family_salvage(struct salvage *s, const uint8_t uuid[16])
