@@ -617,5 +617,11 @@ struct err *store_lmdb_check(struct lenv *l, uint64_t txnid, enum lcheck how, ui
 		TRY(newest_free(c, i, &m[i]));
 	}
 	c->meta = m[mine];
+	uint64_t len;
+	TRY(io_size(c->fd, &len));
+	if (len / LMDB_PAGE <= c->meta.last_pg) {
+		return BROKEN(c, c->meta.last_pg, "the file ends before it, after %llu bytes",
+			      (unsigned long long)len);
+	}
 	return check_all(c, ret_lost);
 }
