@@ -10,8 +10,8 @@
  *
  * Setting, in this order: kvmclock; read back the instant it took; TSC offsets for that instant, so
  * that kvmclock and TSC keep their relation; then the local timers, because KVM turns a TSC
- * deadline into host time when it is written. The PIT starts its period afresh, without the ticks
- * that piled up.
+ * deadline into host time when it is written. Last the PIT, which starts its period afresh, without
+ * the ticks that piled up.
  */
 #include <errno.h>
 #include <linux/kvm.h>
@@ -135,6 +135,12 @@ static struct err *hold_timers(struct vcpu_part *p)
 	struct kvm_lapic_state lapic;
 	TRY(get_lapic(p, &lapic));
 	memcpy(&p->tmcct, lapic.regs + LAPIC_TMCCT, sizeof(p->tmcct));
+	/* Expired since the thread looked, right before it parked: an interrupt that KVM has not
+	 * delivered and no ioctl shows. The last tick of the count brings it. */
+	uint32_t seen = kvm_vcpu_timer_seen(p->vcpu);
+	if (seen != 0 && (p->tmcct == 0 || p->tmcct > seen)) {
+		p->tmcct = 1;
+	}
 	p->deadline = 0;
 	struct err *e = kvm_state_msr_get(p->vcpu, MSR_TSC_DEADLINE, &p->deadline);
 	if (e != NULL && err_class(e) == ERR_INCOMPAT) {
@@ -159,6 +165,7 @@ struct err *kvm_state_clock_hold(struct kvm_state *s)
 	for (unsigned i = 0; i < s->n; i++) {
 		TRY(hold_timers(&s->vcpu[i]));
 	}
+	s->held_mono_ns = clock_mono_ns();
 	s->held = HELD_LIVE;
 	return NULL;
 }
@@ -296,7 +303,7 @@ struct err *kvm_state_clock_release(struct kvm_state *s, bool stopped_time_count
 		TRY(rearm_timers(&s->vcpu[i]));
 		TRY(tell_stopped(s, &s->vcpu[i]));
 	}
-	TRY(kvm_state_pit_rearm(s->vm));
+	TRY(kvm_state_pit_release(s));
 	s->held = HELD_NO;
 	s->started = true;
 	return NULL;

@@ -225,10 +225,11 @@ static const struct state_field pit_channel_fields[] = {
 	T(10, mode),
 	T(11, bcd),
 	T(12, gate),
+	T(13, elapsed_ns, .since = 2, FIELD_RANGE(0, 1ull << 62)),
 };
 static const struct state_desc pit_channel_desc = {
 	"channel",
-	1,
+	2,
 	1,
 	sizeof(struct pit_channel_state),
 	pit_channel_fields,
@@ -238,6 +239,7 @@ static const struct state_desc pit_channel_desc = {
 static const struct state_field pit_fields[] = {
 	FIELD_SUBS(struct kvm_pit_saved, 1, channel, &pit_channel_desc),
 	FIELD(struct kvm_pit_saved, 2, flags),
+	PAD(struct kvm_pit_saved, pad),
 };
 const struct state_desc kvm_pit_desc = {
 	"pit", 1, 1, sizeof(struct kvm_pit_saved), pit_fields, ARRAY_LEN(pit_fields), NULL,

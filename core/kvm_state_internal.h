@@ -19,6 +19,9 @@
 enum {
 	XCRS_MAX = 16,       /* KVM_MAX_XCRS */
 	LAPIC_BYTES = 1024,  /* KVM_APIC_REG_SIZE */
+	LAPIC_TPR = 0x80,    /* task priority */
+	LAPIC_PPR = 0xa0,    /* processor priority, read-only */
+	LAPIC_ISR = 0x100,   /* in service: 256 bits, 32 in each 16 bytes */
 	LAPIC_LVTT = 0x320,  /* timer entry */
 	LAPIC_TMICT = 0x380, /* timer, initial count */
 	LAPIC_TMCCT = 0x390, /* timer, current count */
@@ -120,11 +123,14 @@ struct pit_channel_state {
 	uint16_t latched_count;
 	uint8_t count_latched, status_latched, status, read_state, write_state, write_latch;
 	uint8_t rw_mode, mode, bcd, gate;
+	/* Channels 1 and 2: time since the count was loaded. KVM does not tell channel 0's. */
+	uint64_t elapsed_ns;
 };
 
 struct kvm_pit_saved {
 	struct pit_channel_state channel[3];
 	uint32_t flags; /* KVM_PIT_FLAGS_* */
+	uint32_t pad;
 };
 
 struct kvm_clock_saved {
@@ -177,6 +183,7 @@ struct kvm_state {
 	uint32_t msrs[MSRS_MAX];
 
 	enum held held;
+	uint64_t held_mono_ns; /* HELD_LIVE: when, on the clock that KVM's PIT counts by */
 	enum clock_policy policy;
 	bool started; /* the guest's time has begun: released once, or loaded */
 	uint64_t lag_ns;
@@ -194,8 +201,11 @@ extern const struct snap_part_ops kvm_state_clock_ops;
 /* kvm_state_irq.c */
 extern const struct snap_part_ops kvm_state_irqchip_ops;
 extern const struct snap_part_ops kvm_state_pit_ops;
-/* Starts a periodic channel 0 afresh, forgetting ticks that piled up while guest time stood. */
-MUST_USE struct err *kvm_state_pit_rearm(struct kvm_vm *vm);
+/*
+ * The PIT goes on: as loaded (its commit lets it stand), or where it was held. A periodic channel 0
+ * starts afresh, without the ticks that piled up while guest time stood.
+ */
+MUST_USE struct err *kvm_state_pit_release(const struct kvm_state *s);
 /* kvm_state_vcpu.c */
 extern const struct snap_part_ops kvm_state_vcpu_ops;
 

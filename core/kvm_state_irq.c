@@ -4,14 +4,15 @@
  * parked. Ioctls: 4.26, 4.27 (KVM_GET/SET_IRQCHIP) and 4.72, 4.73 (PIT2) of api.rst.
  *
  * Commit order: irqchip after the vCPUs, because setting the IOAPIC delivers what is pending in it
- * to the local APICs, which a later KVM_SET_LAPIC would wipe out; the PIT after the irqchip,
- * because it starts to tick at once.
+ * to the local APICs, which a later KVM_SET_LAPIC would wipe out; the PIT after the irqchip that it
+ * ticks into. It stands until time is released.
  */
 #include <errno.h>
 #include <linux/kvm.h>
 #include <string.h>
 #include <sys/ioctl.h>
 
+#include "core/base/clock.h"
 #include "core/kvm_state_internal.h"
 
 _Static_assert(IOAPIC_PINS == KVM_IOAPIC_NUM_PINS, "the IOAPIC has 24 pins");
@@ -37,9 +38,12 @@ static struct err *set_chip(const struct kvm_state *s, struct kvm_irqchip *chip)
 /* X(member): the same name on both sides. */
 #define PIC_MEMBERS(X)                                                                             \
 	X(last_irr)                                                                                \
-	X(irr) X(imr) X(isr) X(priority_add) X(irq_base) X(read_reg_select) X(poll)                \
-		X(special_mask) X(init_state) X(auto_eoi) X(rotate_on_auto_eoi)                    \
-			X(special_fully_nested_mode) X(init4) X(elcr) X(elcr_mask)
+	X(irr)                                                                                     \
+	X(imr)                                                                                     \
+	X(isr)                                                                                     \
+	X(priority_add)                                                                            \
+	X(irq_base) X(read_reg_select) X(poll) X(special_mask) X(init_state) X(auto_eoi)           \
+		X(rotate_on_auto_eoi) X(special_fully_nested_mode) X(init4) X(elcr) X(elcr_mask)
 
 static void pic_from_kvm(const struct kvm_pic_state *k, struct pic_state *ret)
 {
@@ -108,28 +112,60 @@ const struct snap_part_ops kvm_state_irqchip_ops = {
 };
 
 /*
- * count_load_time is not among them: it is host time, and KVM counts from the moment of the load.
- * The phase of a running count is lost, at most one period.
+ * count_load_time is not among them: it is host time (CLOCK_MONOTONIC), and the record has the time
+ * since then. For channel 0 KVM keeps neither: a count under way begins anew, and a one-shot that
+ * is over ticks once more, unless its tick still waits: nothing else tells it from one that
+ * is not. While the vCPUs stand it counts in the host's time.
  */
 #define PIT_MEMBERS(X)                                                                             \
 	X(count)                                                                                   \
-	X(latched_count) X(count_latched) X(status_latched) X(status) X(read_state) X(write_state) \
-		X(write_latch) X(rw_mode) X(mode) X(bcd) X(gate)
+	X(latched_count)                                                                           \
+	X(count_latched)                                                                           \
+	X(status_latched)                                                                          \
+	X(status) X(read_state) X(write_state) X(write_latch) X(rw_mode) X(mode) X(bcd) X(gate)
+
+/*
+ * With this flag KVM stops channel 0 and keeps its mode (it is meant for an HPET that takes the
+ * PIT's place; torpor has none). It holds the PIT between a load and the release of time, so that
+ * no tick comes before.
+ */
+#define PIT_STANDS ((uint32_t)KVM_PIT_FLAGS_HPET_LEGACY)
+
+static struct err *pit_get(const struct kvm_state *s, struct kvm_pit_state2 *ret)
+{
+	memset(ret, 0, sizeof(*ret));
+	if (ioctl(kvm_vm_fd(s->vm), KVM_GET_PIT2, ret) < 0) {
+		return ERR_ERRNO("KVM_GET_PIT2");
+	}
+	return NULL;
+}
+
+static struct err *pit_set(const struct kvm_state *s, const struct kvm_pit_state2 *k)
+{
+	if (ioctl(kvm_vm_fd(s->vm), KVM_SET_PIT2, k) < 0) {
+		return ERR_ERRNO("KVM_SET_PIT2");
+	}
+	return NULL;
+}
 
 static struct err *pit_fetch(void *self)
 {
 	struct kvm_state *s = self;
 	struct kvm_pit_state2 k;
-	memset(&k, 0, sizeof(k));
-	if (ioctl(kvm_vm_fd(s->vm), KVM_GET_PIT2, &k) < 0) {
-		return ERR_ERRNO("KVM_GET_PIT2");
-	}
+	TRY(pit_get(s, &k));
 	for (unsigned i = 0; i < 3; i++) {
 #define X(m) s->pit.channel[i].m = k.channels[i].m;
 		PIT_MEMBERS(X)
 #undef X
+		if (s->held == HELD_LOADED) {
+			continue; /* it stands where the loaded record says */
+		}
+		uint64_t now = s->held == HELD_LIVE ? s->held_mono_ns : clock_mono_ns();
+		uint64_t loaded = (uint64_t)k.channels[i].count_load_time;
+		bool known = i > 0 && k.channels[i].count_load_time > 0 && loaded <= now;
+		s->pit.channel[i].elapsed_ns = known ? now - loaded : 0;
 	}
-	s->pit.flags = k.flags;
+	s->pit.flags = k.flags & ~PIT_STANDS;
 	return NULL;
 }
 
@@ -143,11 +179,8 @@ static struct err *pit_commit(void *self)
 		PIT_MEMBERS(X)
 #undef X
 	}
-	k.flags = s->pit.flags;
-	if (ioctl(kvm_vm_fd(s->vm), KVM_SET_PIT2, &k) < 0) {
-		return ERR_ERRNO("KVM_SET_PIT2");
-	}
-	return NULL;
+	k.flags = s->pit.flags | PIT_STANDS;
+	return pit_set(s, &k);
 }
 
 const struct snap_part_ops kvm_state_pit_ops = {
@@ -155,19 +188,43 @@ const struct snap_part_ops kvm_state_pit_ops = {
 	.commit = pit_commit,
 };
 
-struct err *kvm_state_pit_rearm(struct kvm_vm *vm)
+/* Where a channel's count began, on the host's clock, so that it goes on where it stood. */
+static void pit_move(const struct kvm_state *s, struct kvm_pit_state2 *k)
+{
+	uint64_t now = clock_mono_ns();
+	for (unsigned i = 1; i < 3; i++) {
+		uint64_t began = (uint64_t)k->channels[i].count_load_time;
+		if (s->held == HELD_LOADED) {
+			began = now - MIN(now, s->pit.channel[i].elapsed_ns);
+		} else if (began != 0 && began <= s->held_mono_ns) {
+			began += now - s->held_mono_ns;
+		}
+		k->channels[i].count_load_time = (int64_t)began;
+	}
+}
+
+/* The loaded one-shot is over for sure: its tick waits in the 8259 that delivers it. */
+static bool tick_waits(const struct kvm_state *s)
+{
+	const struct pic_state *pic = &s->irqchip.master;
+	return s->held == HELD_LOADED && (pic->irr & ~pic->imr & 1) != 0;
+}
+
+struct err *kvm_state_pit_release(const struct kvm_state *s)
 {
 	struct kvm_pit_state2 k;
-	memset(&k, 0, sizeof(k));
-	if (ioctl(kvm_vm_fd(vm), KVM_GET_PIT2, &k) < 0) {
-		return ERR_ERRNO("KVM_GET_PIT2");
-	}
-	/* Modes 2 and 3 repeat; a one-shot that is over would fire a second time. */
-	if (k.channels[0].mode != 2 && k.channels[0].mode != 3) {
+	TRY(pit_get(s, &k));
+	pit_move(s, &k);
+	bool stands = (k.flags & PIT_STANDS) != 0;
+	k.flags &= ~PIT_STANDS;
+	/* Setting begins channel 0's count anew. In modes 2 and 3 that drops what piled up; in the
+	 * others a count that is over would tick a second time. */
+	bool repeats = k.channels[0].mode == 2 || k.channels[0].mode == 3;
+	if (!stands && !repeats) {
 		return NULL;
 	}
-	if (ioctl(kvm_vm_fd(vm), KVM_SET_PIT2, &k) < 0) {
-		return ERR_ERRNO("KVM_SET_PIT2");
+	if (!repeats && tick_waits(s)) {
+		k.channels[0].mode = 5; /* counts as the other one-shots do, and KVM never ticks */
 	}
-	return NULL;
+	return pit_set(s, &k);
 }

@@ -47,8 +47,11 @@ _Static_assert(KVM_MAX_XCRS == XCRS_MAX, "KVM has room for 16 XCRs");
 #define REGS(X)                                                                                    \
 	X(rax)                                                                                     \
 	X(rbx)                                                                                     \
-	X(rcx) X(rdx) X(rsi) X(rdi) X(rsp) X(rbp) X(r8) X(r9) X(r10) X(r11) X(r12) X(r13) X(r14)   \
-		X(r15) X(rip) X(rflags)
+	X(rcx)                                                                                     \
+	X(rdx)                                                                                     \
+	X(rsi)                                                                                     \
+	X(rdi) X(rsp) X(rbp) X(r8) X(r9) X(r10) X(r11) X(r12) X(r13) X(r14) X(r15) X(rip)          \
+		X(rflags)
 #define SEGMENT(X)                                                                                 \
 	X(base)                                                                                    \
 	X(limit) X(selector) X(type) X(present) X(dpl) X(db) X(s) X(l) X(g) X(avl) X(unusable)
@@ -293,11 +296,42 @@ static struct err *commit_tsc_khz(struct vcpu_part *p)
 	return NULL;
 }
 
+/*
+ * A one-shot timer that is over, its interrupt delivered: with an initial count KVM_SET_LAPIC would
+ * let it expire again. The guest reads 0 there after a restore.
+ */
+static void drop_expired(struct vcpu_part *p)
+{
+	uint8_t *regs = p->state->lapic;
+	uint32_t left = p->all->held != HELD_NO ? p->tmcct : get_le32(regs + LAPIC_TMCCT);
+	if (left == 0 && (get_le32(regs + LAPIC_LVTT) >> 17 & 3) == 0) {
+		put_le32(regs + LAPIC_TMICT, 0);
+	}
+}
+
+/*
+ * The processor priority follows from task priority and what is in service (SDM 3A 11.8.3.1). KVM
+ * works it out when it is read or used; what stands in the page may be old.
+ */
+static void refresh_ppr(uint8_t *regs)
+{
+	uint32_t tpr = get_le32(regs + LAPIC_TPR) & 0xff;
+	uint32_t in_service = 0;
+	for (uint32_t vec = 255; vec > 15 && in_service == 0; vec--) {
+		if ((get_le32(regs + LAPIC_ISR + vec / 32 * 16) >> (vec % 32) & 1) != 0) {
+			in_service = vec & 0xf0;
+		}
+	}
+	put_le32(regs + LAPIC_PPR, (tpr & 0xf0) >= in_service ? tpr : in_service);
+}
+
 static struct err *fetch_lapic(struct vcpu_part *p)
 {
 	struct kvm_lapic_state k;
 	TRY(VCPU_IOCTL(p, KVM_GET_LAPIC, &k));
 	memcpy(p->state->lapic, k.regs, LAPIC_BYTES);
+	drop_expired(p);
+	refresh_ppr(p->state->lapic);
 	if (p->all->held != HELD_NO) {
 		/* KVM's timer has run on since guest time stopped. */
 		memcpy(p->state->lapic + LAPIC_TMCCT, &p->tmcct, sizeof(p->tmcct));
@@ -407,16 +441,15 @@ static struct err *commit_debug(struct vcpu_part *p)
 #define EVENTS(X)                                                                                  \
 	X(exception_injected, exception.injected)                                                  \
 	X(exception_nr, exception.nr)                                                              \
-	X(exception_has_error_code, exception.has_error_code) X(exception_pending,                 \
-								exception.pending)                 \
-		X(exception_error_code, exception.error_code) X(                                   \
-			interrupt_injected, interrupt.injected) X(interrupt_nr, interrupt.nr)      \
-			X(interrupt_soft, interrupt.soft) X(interrupt_shadow, interrupt.shadow) X( \
-				nmi_injected, nmi.injected) X(nmi_pending, nmi.pending)            \
-				X(nmi_masked, nmi.masked) X(sipi_vector, sipi_vector) X(           \
-					smm, smi.smm) X(smi_pending, smi.pending)                  \
-					X(smm_inside_nmi, smi.smm_inside_nmi) X(latched_init,      \
-										smi.latched_init)  \
+	X(exception_has_error_code, exception.has_error_code)                                      \
+	X(exception_pending, exception.pending)                                                    \
+	X(exception_error_code, exception.error_code)                                              \
+	X(interrupt_injected, interrupt.injected) X(interrupt_nr, interrupt.nr)                    \
+		X(interrupt_soft, interrupt.soft) X(interrupt_shadow, interrupt.shadow) X(         \
+			nmi_injected, nmi.injected) X(nmi_pending, nmi.pending)                    \
+			X(nmi_masked, nmi.masked) X(sipi_vector, sipi_vector) X(smm, smi.smm)      \
+				X(smi_pending, smi.pending) X(smm_inside_nmi, smi.smm_inside_nmi)  \
+					X(latched_init, smi.latched_init)                          \
 						X(exception_has_payload, exception_has_payload)    \
 							X(exception_payload, exception_payload)
 

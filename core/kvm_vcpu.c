@@ -6,9 +6,13 @@
 #include "core/kvm_vcpu.h"
 
 #include <errno.h>
+#include <pthread.h>
+#include <signal.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+
+#include "core/base/bytes.h"
 
 /* Intel SDM volume 4; names as there. */
 #define MSR_IA32_MISC_ENABLE 0x1a0u
@@ -34,6 +38,17 @@ struct kvm_vcpu {
 	struct fd fd;
 	struct kvm_run *page; /* MAP_FAILED when there is none */
 	size_t page_len;
+	uint32_t timer_seen; /* of the local timer at the last look; vCPU's thread, or while parked
+			      */
+};
+
+enum {
+	LVTT = 0x320, /* local timer: entry, initial and current count (SDM 3A 11.5) */
+	TMICT = 0x380,
+	TMCCT = 0x390,
+	LVTT_MODE_SHIFT = 17,
+	MODE_ONE_SHOT = 0,
+	MODE_PERIODIC = 1,
 };
 
 /* Puts this vCPU's APIC id into the leaves that show it (Intel SDM 2A CPUID; AMD APM 3, E.4). */
@@ -178,6 +193,58 @@ enum kvm_run_result kvm_vcpu_run(struct kvm_vcpu *v, int *ret_errno)
 	}
 	*ret_errno = errno;
 	return KVM_RUN_FAILED;
+}
+
+struct err *kvm_vcpu_run_mask(struct kvm_vcpu *v, int sig)
+{
+	struct {
+		struct kvm_signal_mask head;
+		uint8_t set[8];
+	} mask = { .head = { .len = sizeof(mask.set) } };
+	sigset_t set;
+	BUG_ON(pthread_sigmask(SIG_BLOCK, NULL, &set) != 0);
+	sigdelset(&set, sig);
+	memcpy(mask.set, &set, sizeof(mask.set)); /* KVM takes the kernel's sigset, 64 bits */
+	if (ioctl(v->fd.n, KVM_SET_SIGNAL_MASK, &mask) < 0) {
+		return ERR_ERRNO("KVM_SET_SIGNAL_MASK");
+	}
+	return NULL;
+}
+
+bool kvm_vcpu_timer_look(struct kvm_vcpu *v, bool first)
+{
+	struct kvm_lapic_state l;
+	uint32_t before = first ? 0 : v->timer_seen;
+	v->timer_seen = 0;
+	if (ioctl(v->fd.n, KVM_GET_LAPIC, &l) < 0) {
+		return false;
+	}
+	uint32_t mode = get_le32((const uint8_t *)l.regs + LVTT) >> LVTT_MODE_SHIFT & 3;
+	if (get_le32((const uint8_t *)l.regs + TMICT) == 0 ||
+	    (mode != MODE_ONE_SHOT && mode != MODE_PERIODIC)) {
+		return false; /* a TSC deadline tells by itself whether it is over */
+	}
+	v->timer_seen = get_le32((const uint8_t *)l.regs + TMCCT);
+	/* A periodic timer that counts lower than before has not expired in between. */
+	return mode == MODE_ONE_SHOT ? v->timer_seen == 0 : before == 0 || v->timer_seen > before;
+}
+
+uint32_t kvm_vcpu_timer_seen(const struct kvm_vcpu *v)
+{
+	return v->timer_seen;
+}
+
+enum kvm_run_result kvm_vcpu_run_signalled(struct kvm_vcpu *v, int sig, int *ret_errno)
+{
+	sigset_t set;
+	sigset_t old;
+	sigemptyset(&set);
+	sigaddset(&set, sig);
+	BUG_ON(pthread_sigmask(SIG_BLOCK, &set, &old) != 0);
+	BUG_ON(pthread_kill(pthread_self(), sig) != 0);
+	enum kvm_run_result res = kvm_vcpu_run(v, ret_errno);
+	BUG_ON(pthread_sigmask(SIG_SETMASK, &old, NULL) != 0); /* its handler takes the signal */
+	return res;
 }
 
 /* Flat segments with the whole address space, as all three entries ask for. */

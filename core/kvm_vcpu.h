@@ -47,6 +47,18 @@ enum kvm_run_result {
 	KVM_RUN_INTERRUPTED, /* EINTR or EAGAIN: look at the requests */
 	KVM_RUN_FAILED,      /* errno in *ret_errno */
 };
+/*
+ * KVM makes an expired local timer an interrupt only inside KVM_RUN; in between, no ioctl shows it.
+ * Before a park the vCPU's thread therefore looks (true: the timer may have expired), lets KVM
+ * deliver it (the kick signal waits, so no guest code runs), and looks again. What the last look
+ * saw of a timer that still counts stays known: kvm_vcpu_timer_seen, 0 if none counts.
+ */
+bool kvm_vcpu_timer_look(struct kvm_vcpu *v, bool first); /* first: of this park */
+MUST_USE enum kvm_run_result kvm_vcpu_run_signalled(struct kvm_vcpu *v, int sig, int *ret_errno);
+uint32_t kvm_vcpu_timer_seen(const struct kvm_vcpu *v);
+/* For the calling thread's KVM_RUN: `sig` gets through even where the thread blocks it. */
+MUST_USE struct err *kvm_vcpu_run_mask(struct kvm_vcpu *v, int sig);
+
 /* KVM_RUN. Hot path: no error object. */
 MUST_USE enum kvm_run_result kvm_vcpu_run(struct kvm_vcpu *v, int *ret_errno);
 

@@ -12,25 +12,29 @@
 #include "core/base/lock.h"
 #include "core/base/log.h"
 
-enum { VCPU_STACK_BYTES = 256 * 1024 };
+enum {
+	VCPU_STACK_BYTES = 256 * 1024,
+	SETTLE_ROUNDS = 4, /* more than two only while the period is a few microseconds */
+};
 
 struct vcpu {
 	struct vcpu_group *group;
 	struct kvm_vcpu *kvm;
 	unsigned id;
 	pthread_t thread;
-	bool started;    /* main thread only */
-	atomic_int tid;  /* written once by the thread */
+	bool started;   /* main thread only */
+	atomic_int tid; /* written once by the thread */
 };
 
 struct vcpu_group {
 	struct vcpu_group_opts opts;
-	struct lock lock;      /* RANK_PARK */
-	struct cond changed;   /* reasons, parked or stop changed */
-	unsigned reasons;      /* [lock] */
-	unsigned parked;       /* [lock] */
-	bool stop;             /* [lock] */
-	bool running_threads;  /* main thread only */
+	struct lock lock;     /* RANK_PARK */
+	struct cond changed;  /* reasons, parked or stop changed */
+	unsigned reasons;     /* [lock] */
+	unsigned parked;      /* [lock] */
+	unsigned requests;    /* [lock] counts how often immediate_exit was asked of all */
+	bool stop;            /* [lock] */
+	bool running_threads; /* main thread only */
 	unsigned n;
 	struct vcpu vcpus[];
 };
@@ -67,6 +71,7 @@ struct err *vcpu_group_new(struct kvm_vcpu *const *vcpus, unsigned n,
 static void set_all_immediate_exit(struct vcpu_group *g)
 {
 	lock_assert_held(&g->lock);
+	g->requests++;
 	for (unsigned i = 0; i < g->n; i++) {
 		kvm_vcpu_set_immediate_exit(g->vcpus[i].kvm, true);
 	}
@@ -182,6 +187,39 @@ static void handle_exit(struct vcpu *v, struct kvm_run *run)
 	}
 }
 
+/* One KVM_RUN that comes back before any guest code runs. False if a request cut it short. */
+static bool pass_through(struct vcpu *v)
+{
+	struct vcpu_group *g = v->group;
+	lock_take(&g->lock);
+	unsigned before = g->requests;
+	kvm_vcpu_set_immediate_exit(v->kvm, false);
+	lock_drop(&g->lock);
+	int sys = 0;
+	enum kvm_run_result res = kvm_vcpu_run_signalled(v->kvm, kick_signal(), &sys);
+	if (res == KVM_RUN_EXIT) {
+		handle_exit(v, kvm_vcpu_page(v->kvm)); /* a triple fault that was on its way */
+	}
+	LOCK_SCOPE(&g->lock);
+	kvm_vcpu_set_immediate_exit(v->kvm, true);
+	return res != KVM_RUN_INTERRUPTED || g->requests == before;
+}
+
+/*
+ * Makes a local timer that has expired the interrupt that it stands for, where a save finds it. A
+ * periodic one is looked at until it has not expired between two looks: twice as a rule.
+ */
+static void settle_timer(struct vcpu *v)
+{
+	for (unsigned i = 0; i < SETTLE_ROUNDS && kvm_vcpu_timer_look(v->kvm, i == 0); i++) {
+		while (!pass_through(v)) {
+		}
+		if (kvm_vcpu_timer_seen(v->kvm) == 0) {
+			return; /* a one-shot: over, and delivered */
+		}
+	}
+}
+
 static void *vcpu_thread(void *arg)
 {
 	struct vcpu *v = arg;
@@ -196,6 +234,11 @@ static void *vcpu_thread(void *arg)
 			tell_fate(v, VCPU_KVM_ERROR);
 		}
 	}
+	struct err *mask = kvm_vcpu_run_mask(v->kvm, kick_signal());
+	if (mask != NULL) {
+		log_err(err_wrap(mask, "vCPU %u", v->id));
+		tell_fate(v, VCPU_KVM_ERROR);
+	}
 	struct kvm_run *run = kvm_vcpu_page(v->kvm);
 	bool stop = vcpu_park_here(v);
 	while (!stop) {
@@ -205,6 +248,7 @@ static void *vcpu_thread(void *arg)
 			handle_exit(v, run);
 			break;
 		case KVM_RUN_INTERRUPTED:
+			settle_timer(v);
 			stop = vcpu_park_here(v);
 			break;
 		case KVM_RUN_FAILED:
@@ -238,7 +282,7 @@ struct err *vcpu_group_start(struct vcpu_group *g)
 	if (sigaction(kick_signal(), &sa, NULL) < 0) {
 		return ERR_ERRNO("installing the kick signal");
 	}
-	/* vCPU threads take the kick and faults of their own; everything else goes to the main loop. */
+	/* vCPU threads take the kick and faults of their own; all else goes to the main loop. */
 	sigset_t all;
 	sigset_t old;
 	sigfillset(&all);

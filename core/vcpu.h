@@ -9,7 +9,8 @@
  *
  * Invariants
  *  I1  immediate_exit of a vCPU is written only under the group's lock.
- *  I2  reasons != 0 implies immediate_exit of every vCPU is set.
+ *  I2  reasons != 0 implies immediate_exit of every vCPU is set, or the kick signal waits for it
+ *      while its thread settles the local timer.
  *  I3  parked counts the threads inside the wait; state of a vCPU may be read or written by others
  *      only while parked == nvcpus or before vcpu_group_start.
  *
