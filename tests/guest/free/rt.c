@@ -10,6 +10,8 @@
 #define COM1 0x3f8
 #define CALL0_MAGIC 0x70726f54ull
 #define NVEC 128
+#define APS_MAX 3
+#define AP_KSTACK_BYTES 4096
 #define LAPIC_BASE 0xfee00000ull
 #define MSR_KVM_SYSTEM_TIME 0x4b564d01u
 
@@ -18,7 +20,7 @@ extern uint64_t boot_info;
 extern uint64_t gdt[];
 extern uint64_t idt[];
 extern uint64_t pdpt[];
-extern char isr_stubs[], kstack_top[], ap_kstack_top[], ap_start16[], ap_start16_end[], rt_end[];
+extern char isr_stubs[], kstack_top[], ap_kstacks[], ap_start16[], ap_start16_end[], rt_end[];
 
 void rt_init_ring0(void);
 void rt_main(void) __attribute__((noreturn));
@@ -63,7 +65,7 @@ struct tss {
 	uint8_t end;
 } __attribute__((packed));
 
-static struct tss tss[2] __attribute__((aligned(16)));
+static struct tss tss[1 + APS_MAX] __attribute__((aligned(16)));
 static irq_fn *handlers[NVEC];
 
 static void set_tss(unsigned i, unsigned slot, char *stack)
@@ -83,7 +85,9 @@ static void set_tss(unsigned i, unsigned slot, char *stack)
 void rt_init_ring0(void)
 {
 	set_tss(0, 5, kstack_top);
-	set_tss(1, 7, ap_kstack_top);
+	for (unsigned i = 0; i < APS_MAX; i++) {
+		set_tss(1 + i, 7 + 2 * i, ap_kstacks + (i + 1) * AP_KSTACK_BYTES);
+	}
 	for (unsigned v = 0; v < NVEC; v++) {
 		uint64_t a = (uint64_t)isr_stubs + v * 16;
 		idt[2 * v] = (a & 0xffff) | (0x08ull << 16) | (0x8e00ull << 32) | ((a >> 16) << 48);
@@ -100,7 +104,7 @@ void rt_isr(struct frame *f)
 		f->rax = fn(f, f->rsi);
 		return;
 	}
-	if (f->vec >= 32 && f->vec < NVEC && handlers[f->vec]) {
+	if (f->vec < NVEC && handlers[f->vec]) {
 		handlers[f->vec](f);
 		return;
 	}
@@ -618,6 +622,13 @@ void done(void)
 {
 	print("done\n");
 	sync_say(SYNC_DONE);
+	rest();
+}
+
+void skip(const char *why)
+{
+	print("skip: %s\n", why);
+	sync_say(SYNC_SKIP);
 	rest();
 }
 

@@ -15,6 +15,7 @@
 
 #define SYNC_PORT 0x5e0
 #define SYNC_DONE 0xd0 /* all assertions held */
+#define SYNC_SKIP 0xe5 /* this machine cannot bring the guest there; the console says why */
 #define SYNC_FAIL 0xf1 /* one did not; the console says which */
 #define SYNC_HOLD 0x00 /* read from the port: wait; anything else: go on */
 
@@ -49,7 +50,7 @@ static inline void cpu_relax(void)
 
 /* The guest itself. Never returns. */
 void guest_main(void) __attribute__((noreturn));
-/* The second processor, ring 3. */
+/* Each application processor, ring 3; at most three. */
 void guest_ap_main(void) __attribute__((noreturn));
 
 /* ---- console ---- */
@@ -83,7 +84,7 @@ void triple_fault(void) __attribute__((noreturn));
 
 /* Handlers run in ring 0 with interrupts off: keep them short. */
 typedef void irq_fn(struct frame *f);
-void irq_handler(unsigned vec, irq_fn *fn);
+void irq_handler(unsigned vec, irq_fn *fn); /* exceptions too, all but call0's own */
 
 /* ---- local APIC, 8259, clocks ---- */
 enum { LAPIC_ID = 0x20, LAPIC_EOI = 0xb0, LAPIC_SVR = 0xf0, LAPIC_IRR = 0x200, LAPIC_ICR_LO = 0x300,
@@ -102,6 +103,7 @@ void delay_ns(uint64_t ns);
 void sync_say(uint8_t stage);
 void sync_hold(void); /* waits while the port reads SYNC_HOLD */
 void done(void) __attribute__((noreturn));
+void skip(const char *why) __attribute__((noreturn));
 void fail(const char *why, uint64_t value) __attribute__((noreturn));
 #define CHECK(cond, value)                                                                         \
 	do {                                                                                       \

@@ -12,8 +12,8 @@
 #define UDS (0x18 | 3)
 #define UCS (0x20 | 3)
 #define TSS_BSP 0x28
-#define TSS_AP 0x38
-#define CS32 0x48
+#define TSS_AP 0x38 /* and two more, 16 bytes each */
+#define CS32 0x68
 
 #ifdef GUEST_PVH
 	.section .note.pvh, "a", @note
@@ -138,11 +138,19 @@ ap64:
 	movl %eax, %ds
 	movl %eax, %es
 	movl %eax, %ss
-	movl $ap_kstack_top, %esp
-	movl $TSS_AP, %eax
+	/* Stacks and task state by the order of arrival: at most three application processors. */
+	movl $1, %ebx
+	lock xaddl %ebx, ap_arrived
+	movl %ebx, %eax
+	shll $12, %eax
+	leal ap_kstacks+4096(%rax), %esp
+	movl %ebx, %eax
+	shll $4, %eax
+	addl $TSS_AP, %eax
 	ltr %ax
 	lidt idt_desc
-	movl $ap_ustack_top, %ecx
+	shll $13, %ebx
+	leal ap_ustacks+8192(%rbx), %ecx
 	movl $rt_ap_main, %edx
 	jmp to_user
 
@@ -211,8 +219,8 @@ gdt:
 	.quad 0x00cff3000000ffff /* 18 data, ring 3 */
 	.quad 0x0020fb0000000000 /* 20 code, ring 3 */
 	.quad 0, 0               /* 28 task state, boot processor: filled by rt_init_ring0 */
-	.quad 0, 0               /* 38 task state, second processor */
-	.quad 0x00cf9b000000ffff /* 48 code, 32-bit, ring 0 */
+	.quad 0, 0, 0, 0, 0, 0   /* 38, 48, 58 task state, application processors */
+	.quad 0x00cf9b000000ffff /* 68 code, 32-bit, ring 0 */
 gdt_end:
 	.align 4
 	.word 0
@@ -224,6 +232,10 @@ gdt_desc:
 idt_desc:
 	.word 128 * 16 - 1
 	.quad idt
+
+	.align 4
+ap_arrived:
+	.long 0
 
 	.globl boot_kind, boot_info
 	.align 8
@@ -260,11 +272,11 @@ idt:
 kstack_top:
 	.skip 16384
 ustack_top:
-	.skip 4096
-	.globl ap_kstack_top
-ap_kstack_top:
-	.skip 8192
-ap_ustack_top:
+	.globl ap_kstacks
+ap_kstacks:
+	.skip 3 * 4096
+ap_ustacks:
+	.skip 3 * 8192
 	.globl kstack_top
 
 	.section .note.GNU-stack, "", @progbits
