@@ -27,6 +27,8 @@
 
 enum {
 	WORKERS_MAX = 2,
+	OPENERS = 4,
+	OPENERS_US = 3000,
 	SNAPS_MAX = 5,     /* more are removed */
 	COLLECT_EVERY = 8, /* rounds */
 	SITTER_ROUNDS = 6, /* a lease is held for so many of every COLLECT_EVERY */
@@ -128,6 +130,28 @@ static struct err *work(const struct run *r, uint64_t rnd, bool alone)
 	}
 }
 
+/*
+ * Opens and closes again and again, with a take or removal now and then: LMDB's lock file is set up
+ * by the first that opens and left by the last that closes, and either may be killed at it.
+ */
+static struct err *work_open(const struct run *r, uint64_t rnd, bool alone)
+{
+	for (;;) {
+		SCOPE(store_closep) struct store *s = NULL;
+		SCOPE(family_closep) struct family *f = NULL;
+		SCOPE(freep) struct snap_info *list = NULL;
+		size_t n;
+		TRY(open_family(r, &s, &f));
+		TRY(family_snaps(f, &list, &n));
+		uint64_t what = crash_random(&rnd) % 8;
+		if (n > SNAPS_MAX || (n > 0 && what == 0)) {
+			TRY(do_remove(r, f, &list[crash_random(&rnd) % n]));
+		} else if (what == 1) {
+			TRY(do_take(r, f, &rnd, alone));
+		}
+	}
+}
+
 static struct err *sit(const struct run *r)
 {
 	SCOPE(store_closep) struct store *s = NULL;
@@ -187,16 +211,21 @@ static bool kill_and_wait(struct run *r, pid_t pid)
 
 static struct err *one_round(struct run *r)
 {
-	unsigned n = crash_random(&r->seed) % 3 == 0 ? WORKERS_MAX : 1;
-	pid_t pid[WORKERS_MAX];
+	bool openers = crash_random(&r->seed) % 4 == 0;
+	unsigned n = openers ? OPENERS : crash_random(&r->seed) % 3 == 0 ? WORKERS_MAX : 1;
+	pid_t pid[OPENERS];
 	for (unsigned i = 0; i < n; i++) {
-		pid[i] = start(work, r, crash_random(&r->seed), n == 1);
+		pid[i] = start(openers ? work_open : work, r, crash_random(&r->seed), n == 1);
 	}
+	bool good = true;
 	for (unsigned i = 0; i < n; i++) {
-		uint64_t most = crash_random(&r->seed) % 2 == 0 ? SHORT_US : LONGEST_US;
+		uint64_t most = openers                           ? OPENERS_US
+				: crash_random(&r->seed) % 2 == 0 ? SHORT_US
+								  : LONGEST_US;
 		sleep_us(crash_random(&r->seed) % most);
-		ENSURE(kill_and_wait(r, pid[i]), ERR_CORRUPT, "a worker died before it was killed");
+		good &= kill_and_wait(r, pid[i]);
 	}
+	ENSURE(good, ERR_CORRUPT, "a worker died before it was killed");
 	return NULL;
 }
 

@@ -356,7 +356,7 @@ static struct err *cut_all(struct run *r, const struct trace *t, uint64_t quota)
 	struct event ev;
 	uint64_t done = 0;
 	size_t op = 0;
-	bool every = quota >= t->nops * 4; /* then both plain states of each operation */
+	bool every = quota >= t->nops * 2; /* then both plain states of each operation */
 	for (size_t at = 0; trace_next(t, &at, &ev);) {
 		note_mark(&k, &ev);
 		if (is_cut_point(&ev)) {
@@ -393,7 +393,12 @@ static struct err *run_all(struct run *r)
 	for (unsigned g = 0; g < r->generations; g++) {
 		struct trace t = { 0 };
 		TRY(record(r, g, &t));
-		struct err *e = cut_all(r, &t, r->states / r->generations);
+		/* The first generation, in which everything is made, gets a quarter, or all. */
+		uint64_t quota = r->states / 4;
+		if (g > 0 || r->generations == 1) {
+			quota = (r->states - (g > 0 ? quota : 0)) / MAX(r->generations - 1, 1u);
+		}
+		struct err *e = cut_all(r, &t, quota);
 		free(t.p);
 		TRY(err_wrap(e, "generation %u", g));
 		if (g == 0) {
