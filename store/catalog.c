@@ -148,6 +148,8 @@ static struct err *catalog_open(const char *dir, bool create, bool rdonly, struc
 /* Makes what FORMAT promises, then FORMAT. NEEDS(the DIR/lock file). */
 static struct err *store_make(const char *dir)
 {
+	/* First the lock file's name: without it dir_usable takes the rest for somebody else's. */
+	TRY(io_sync_dir(dir));
 	static const char *const subdirs[] = { "catalog", "families" };
 	for (size_t i = 0; i < ARRAY_LEN(subdirs); i++) {
 		char path[STORE_DIR_MAX + 16];
