@@ -317,6 +317,69 @@ static struct err *check_lists(struct lenv *l)
 	}
 }
 
+/*
+ * One at a time makes a data file, opens or closes the environment. LMDB's own lock for that has a
+ * gap: the first opener sets lock.mdb up under an exclusive lock while others wait for a shared
+ * one, and when it is killed (or a last closer leaves) they get theirs and take the file for set
+ * up.
+ */
+static struct err *dir_lock(const struct lenv *l, struct fd *ret_lock)
+{
+	SCOPE(fd_close) struct fd dir = FD_NONE;
+	TRY(io_open(l->dir, O_RDONLY | O_DIRECTORY, 0, &dir));
+	while (flock(dir.n, LOCK_EX) < 0) {
+		if (errno != EINTR) {
+			return ERR_ERRNO("locking %s", l->dir);
+		}
+	}
+	*ret_lock = fd_move(&dir);
+	return NULL;
+}
+
+static void env_shut(const struct lenv *l, MDB_env *env)
+{
+	SCOPE(fd_close) struct fd lock = FD_NONE;
+	err_drop(dir_lock(l, &lock), "then without it: see lock_file_settle");
+	mdb_env_close(env);
+}
+
+/* The newest transaction of the meta pages, and the one that lock.mdb gives to who starts now. */
+static struct err *newest_txns(struct lenv *l, bool write, uint64_t *ret_meta, uint64_t *ret_given)
+{
+	MDB_envinfo info;
+	MDB_txn *txn = NULL;
+	int rc = mdb_env_info(l->env, &info);
+	struct op o = { .env = l->env, .txn_out = &txn, .flags = write ? 0 : MDB_RDONLY };
+	if (rc == 0) {
+		rc = store_lmdb_run(l, op_txn_begin, &o);
+	}
+	if (rc != 0) {
+		return store_lmdb_err(l, rc, "opening");
+	}
+	*ret_meta = info.me_last_txnid;
+	*ret_given = mdb_txn_id(txn) - write;
+	mdb_txn_abort(txn);
+	return NULL;
+}
+
+/*
+ * lock.mdb must not be behind the meta pages: a write would go on from the older page and overwrite
+ * the newer one. It is behind when a writer was killed between the two, which the next to take the
+ * write lock mends, or when its set-up was cut off: *ret_again, once it has been closed.
+ */
+static struct err *lock_file_settle(struct lenv *l, bool *ret_again)
+{
+	uint64_t meta;
+	uint64_t given;
+	TRY(newest_txns(l, false, &meta, &given));
+	if (given < meta && !l->rdonly) {
+		TRY(newest_txns(l, true, &meta, &given));
+	}
+	/* One behind is a whole older state, good enough for a reader. */
+	*ret_again = given + (l->rdonly ? 1 : 0) < meta;
+	return NULL;
+}
+
 /* Makes the tables of a new data file, in one durable transaction. */
 static int make_tables(struct lenv *l, MDB_env *env, const char *path)
 {
@@ -377,12 +440,7 @@ static struct err *env_make(struct lenv *l)
 	snprintf(path, sizeof(path), "%s/data.mdb", l->dir);
 	snprintf(made, sizeof(made), "%s/data.new", l->dir);
 	SCOPE(fd_close) struct fd dir = FD_NONE;
-	TRY(io_open(l->dir, O_RDONLY | O_DIRECTORY, 0, &dir));
-	while (flock(dir.n, LOCK_EX) < 0) {
-		if (errno != EINTR) {
-			return ERR_ERRNO("locking %s", l->dir);
-		}
-	}
+	TRY(dir_lock(l, &dir));
 	struct stat st;
 	if (stat(path, &st) == 0) {
 		return NULL;
@@ -415,10 +473,12 @@ static struct err *env_make(struct lenv *l)
 	return io_sync_file(dir.n);
 }
 
-/* Fills env, fd, dbi and map. On failure env is NULL. */
-static struct err *env_try(struct lenv *l, bool create)
+/* Fills env, fd, dbi and map. On failure env is NULL; *ret_again: it may do soon. */
+static struct err *env_try(struct lenv *l, bool create, bool *ret_again)
 {
 	MDB_env *env = NULL;
+	struct err *e = NULL;
+	SCOPE(fd_close) struct fd lock = FD_NONE;
 	TRY(store_lmdb_check_metas(l->dir));
 	TRY(fill_lock_file(l));
 	int rc = mdb_env_create(&env);
@@ -444,9 +504,13 @@ static struct err *env_try(struct lenv *l, bool create)
 		struct op o = { .env = env,
 				.name = l->dir,
 				.flags = MDB_NORDAHEAD | MDB_NOTLS | (l->rdonly ? MDB_RDONLY : 0) };
-		rc = store_lmdb_run(l, op_env_open, &o);
+		e = dir_lock(l, &lock);
+		rc = e == NULL ? store_lmdb_run(l, op_env_open, &o) : 0;
 	}
-	struct err *e = rc != 0 ? store_lmdb_err(l, rc, "opening") : NULL;
+	fd_close(&lock);
+	if (e == NULL && rc != 0) {
+		e = store_lmdb_err(l, rc, "opening");
+	}
 	if (e == NULL) {
 		rc = mdb_env_get_fd(env, &l->fd);
 		e = rc != 0 ? store_lmdb_err(l, rc, "opening") : NULL;
@@ -468,6 +532,12 @@ static struct err *env_try(struct lenv *l, bool create)
 		e = rc != 0 ? store_lmdb_err(l, rc, "clearing dead readers") : NULL;
 	}
 	if (e == NULL) {
+		e = lock_file_settle(l, ret_again);
+	}
+	if (e == NULL && *ret_again) {
+		e = ERR(ERR_NOT_NOW, "%s: its lock file cannot be set up", l->dir);
+	}
+	if (e == NULL) {
 		e = check_lists(l);
 	}
 	if (e == NULL) {
@@ -480,7 +550,7 @@ static struct err *env_try(struct lenv *l, bool create)
 		if (atomic_load(&l->dead)) {
 			env_bury(env);
 		} else {
-			mdb_env_close(env);
+			env_shut(l, env);
 		}
 		l->env = NULL;
 		return e;
@@ -489,14 +559,24 @@ static struct err *env_try(struct lenv *l, bool create)
 	return NULL;
 }
 
+enum {
+	SETTLE_TRIES = 1000, /* a millisecond apart, until all others have closed the lock file */
+};
+
 /* With less address space (RLIMIT_AS, sanitizers) a smaller map does; the file must fit in it. */
 static struct err *env_start(struct lenv *l, bool create)
 {
 	if (create) {
 		TRY(env_make(l));
 	}
-	for (;;) {
-		struct err *e = env_try(l, create);
+	for (int i = 0;;) {
+		bool again = false;
+		struct err *e = env_try(l, create, &again);
+		if (e != NULL && again && i++ < SETTLE_TRIES) {
+			err_drop(e, "the last to close it lets the next one set it up");
+			usleep(1000);
+			continue;
+		}
 		if (e == NULL || err_errno(e) != ENOMEM || l->map_bytes <= MAP_BYTES_MIN) {
 			return e;
 		}
@@ -511,7 +591,7 @@ static void env_stop(struct lenv *l)
 	if (l->env != NULL && (l->pid != getpid() || atomic_load(&l->dead))) {
 		env_bury(l->env);
 	} else if (l->env != NULL) {
-		mdb_env_close(l->env);
+		env_shut(l, l->env);
 	}
 	l->env = NULL;
 }
