@@ -217,13 +217,16 @@ struct err *kvm_state_pit_release(const struct kvm_state *s)
 	pit_move(s, &k);
 	bool stands = (k.flags & PIT_STANDS) != 0;
 	k.flags &= ~PIT_STANDS;
-	/* Setting begins channel 0's count anew. In modes 2 and 3 that drops what piled up; in the
-	 * others a count that is over would tick a second time. */
-	bool repeats = k.channels[0].mode == 2 || k.channels[0].mode == 3;
-	if (!stands && !repeats) {
+	/*
+	 * Setting begins channel 0's count anew. In modes 2 and 3 that drops what piled up; a
+	 * one-shot that is over would tick a second time, so it keeps the others from moving too.
+	 */
+	uint8_t mode = k.channels[0].mode;
+	bool one_shot = mode == 0 || mode == 1 || mode == 4;
+	if (!stands && one_shot) {
 		return NULL;
 	}
-	if (!repeats && tick_waits(s)) {
+	if (one_shot && tick_waits(s)) {
 		k.channels[0].mode = 5; /* counts as the other one-shots do, and KVM never ticks */
 	}
 	return pit_set(s, &k);
