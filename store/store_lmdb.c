@@ -28,6 +28,8 @@
 
 /* A smaller map is not tried. */
 #define MAP_BYTES_MIN (4 * GIB)
+/* A transaction is at most 32 MiB: far longer than any disk that is not stuck needs for several. */
+#define WRITE_WAIT_MS 60000u
 /* Below this much free space an EIO of a commit means a full disk. */
 #define FULL_BELOW_BYTES (8 * MIB)
 
@@ -555,6 +557,9 @@ static struct err *env_try(struct lenv *l, bool create, bool *ret_again)
 		l->env = NULL;
 		return e;
 	}
+	if (!l->rdonly) {
+		store_lmdb_turn_open(l);
+	}
 	l->pid = getpid();
 	return NULL;
 }
@@ -593,6 +598,7 @@ static void env_stop(struct lenv *l)
 	} else if (l->env != NULL) {
 		env_shut(l, l->env);
 	}
+	fd_close(&l->turn_file); /* a parent's lock stays: its file is still open there */
 	l->env = NULL;
 }
 
@@ -600,7 +606,8 @@ static void env_stop(struct lenv *l)
 static struct err *env_restart(struct lenv *l, bool rdonly)
 {
 	if (l->pid != getpid()) {
-		l->active = 0; /* the parent's */
+		l->active = 0; /* the parent's, as is the turn */
+		store_lmdb_turn_init(l);
 	}
 	while (l->active > 0) {
 		cond_wait(&registry_idle, &registry_lock);
@@ -638,6 +645,9 @@ static struct err *lenv_new(const struct lenv_opts *opts, const struct stat *st,
 	l->ndbs = opts->ndbs;
 	l->map_bytes = opts->map_bytes;
 	l->lists = opts->lists;
+	l->turn_ms = opts->write_wait_ms != 0 ? opts->write_wait_ms : WRITE_WAIT_MS;
+	l->turn_file = FD_NONE;
+	store_lmdb_turn_init(l);
 	l->rdonly = opts->rdonly;
 	TRY(env_start(l, opts->create));
 	l->refs = 1;
@@ -788,6 +798,10 @@ struct err *lenv_space(struct lenv *l, struct lenv_space *ret_space)
 {
 	SCOPE(ltxn_abortp) struct ltxn *t = NULL;
 	TRY(ltxn_begin(l, false, &t));
+	/* A reader that was killed while this process had the environment open would keep pages from
+	 * being used again until the last one closes it. A failure only postpones that. */
+	int dead_readers;
+	(void)mdb_reader_check(l->env, &dead_readers);
 	struct op o = { .txn = t->txn };
 	int rc = store_lmdb_run(l, op_free_pages, &o);
 	if (rc != 0) {

@@ -34,11 +34,12 @@ struct lenv_opts {
 	const char *dir;        /* must exist */
 	const char *const *dbs; /* names, static; db numbers below are indices into it */
 	unsigned ndbs;
-	uint64_t map_bytes; /* largest size that the file can ever get; virtual memory only */
-	bool create;        /* make files and missing dbs */
-	bool rdonly;        /* no write transaction through this handle's environment */
-	unsigned lists;     /* bits of the dbs whose records nothing else refers to: their trees are
-			     * checked at every open, since a record hidden by damage would be missed */
+	uint64_t map_bytes;     /* largest size that the file can ever get; virtual memory only */
+	bool create;            /* make files and missing dbs */
+	bool rdonly;            /* no write transaction through this handle's environment */
+	unsigned write_wait_ms; /* how long a writer waits for others; 0: a minute */
+	unsigned lists; /* bits of the dbs whose records nothing else refers to: their trees are
+			 * checked at every open, since a record hidden by damage would be missed */
 };
 /* Errors: ERR_NOTFOUND (no data file, not create), ERR_CORRUPT (damaged, truncated), ERR_SYS. */
 MUST_USE struct err *lenv_open(const struct lenv_opts *opts, struct lenv **ret_env);
@@ -51,7 +52,8 @@ void lenv_rest(struct lenv *l);
 
 /* ---- transactions ---- */
 
-/* A write transaction waits for other writers, also those of other processes. */
+/* A write transaction waits for other writers, also those of other processes; ERR_NOT_NOW when one
+ * of them does not end within opts.write_wait_ms. */
 MUST_USE struct err *ltxn_begin(struct lenv *l, bool write, struct ltxn **ret_txn);
 /* Durable when it returns success. *t is over in any case, and all its cursors must be closed. */
 MUST_USE struct err *ltxn_commit(struct ltxn *t);
@@ -100,9 +102,9 @@ MUST_USE struct err *lcur_value(struct lcur *c, size_t max, struct lbuf *buf);
 /* ---- the data file ---- */
 
 /*
- * Checks the structure of the data file, which LMDB takes on trust (store_lmdb_check.c). LISTS: meta
- * pages, free list and the tables of opts.lists, at every open. ALL: every tree and who owns each
- * page, before the first write transaction of a process. DEEP: the heads of big values, too.
+ * Checks the structure of the data file, which LMDB takes on trust (store_lmdb_check.c). LISTS:
+ * meta pages, free list and the tables of opts.lists, at every open. ALL: every tree and who owns
+ * each page, before the first write transaction of a process. DEEP: the heads of big values, too.
  * *ret_lost: pages that belong to nothing; harmless, but LMDB leaves none.
  */
 enum lcheck {

@@ -11,7 +11,9 @@
  *
  * C1: a meta page's transaction number has the parity of its page, the two numbers differ by one,
  *     and each is the newest key of its own free list: a commit always frees the pages that it
- *     replaced. So neither page can pass for a newer or older one.
+ *     replaced. So neither page can pass for a newer or older one. The older page may be without
+ *     trees instead: what a commit that failed had left there is taken out (store_lmdb_mend_meta),
+ *     and recovery makes such pages.
  * C2: each page of a tree carries its own number and the flags of its level; its nodes fill it
  *     from `upper` to the end without gap or overlap; keys ascend and keep to their branch's range.
  * C3: no page belongs to two owners (trees, big values, free list) and none lies behind the end.
@@ -536,6 +538,11 @@ static struct err *check_tables(struct check *c)
 	return NULL;
 }
 
+static bool is_void(const struct meta *m)
+{
+	return m->free.root == NO_PAGE && m->main.root == NO_PAGE;
+}
+
 /* C1 for one meta page: the newest record of its free list is its own. */
 static struct err *newest_free(struct check *c, unsigned i, const struct meta *m)
 {
@@ -591,30 +598,55 @@ static void check_free(struct check *c)
 }
 DEFINE_SCOPE(struct check, check_free)
 
-struct err *store_lmdb_check(struct lenv *l, uint64_t txnid, enum lcheck how, uint64_t *ret_lost)
+/*
+ * C1 for both pages, read into m. Another process may be between a commit that failed and the end
+ * of store_lmdb_mend_meta, so a page that is not as it should be is looked at again for a while.
+ */
+static struct err *metas_check(struct check *c, unsigned mine, struct meta m[2])
 {
-	SCOPE(check_freep) struct check *c = calloc(1, sizeof(*c));
+	struct err *e = NULL;
+	for (int i = 0; i < META_TRIES; i++) {
+		err_drop(e, "perhaps read while it was being mended");
+		TRY(metas_read(c, m));
+		e = newest_free(c, mine, &m[mine]);
+		if (e == NULL && !is_void(&m[1 - mine])) {
+			e = newest_free(c, 1 - mine, &m[1 - mine]);
+		}
+		if (e == NULL) {
+			return NULL;
+		}
+		short_sleep();
+	}
+	return e;
+}
+
+static struct err *check_new(struct lenv *l, enum lcheck how, struct check **ret)
+{
+	struct check *c = calloc(1, sizeof(*c));
 	ENSURE(c != NULL, ERR_SYS, "out of memory");
 	c->fd = l->fd;
 	c->dir = l->dir;
 	c->l = l;
 	c->how = how;
 	c->name = "meta";
+	*ret = c;
+	return NULL;
+}
+
+struct err *store_lmdb_check(struct lenv *l, uint64_t txnid, enum lcheck how, uint64_t *ret_lost)
+{
+	SCOPE(check_freep) struct check *c = NULL;
+	TRY(check_new(l, how, &c));
 	struct meta m[2];
-	TRY(metas_read(c, m));
 	unsigned mine = txnid % 2;
+	TRY(metas_check(c, mine, m));
 	/* Two commits since our transaction began have written over its meta page. */
 	bool overtaken = m[mine].txnid != txnid;
 	if (overtaken && m[mine].txnid > txnid) {
-		*ret_lost = 0;
 		return ERR(ERR_NOT_NOW, "%s: is being written to", l->dir);
 	}
 	if (overtaken || txnid + 1 < m[1 - mine].txnid) {
 		return BROKEN(c, mine, "transaction %llu has vanished", (unsigned long long)txnid);
-	}
-	for (unsigned i = 0; i < 2; i++) {
-		c->meta = m[i];
-		TRY(newest_free(c, i, &m[i]));
 	}
 	c->meta = m[mine];
 	uint64_t len;
@@ -624,4 +656,33 @@ struct err *store_lmdb_check(struct lenv *l, uint64_t txnid, enum lcheck how, ui
 			      (unsigned long long)len);
 	}
 	return check_all(c, ret_lost);
+}
+
+struct err *store_lmdb_mend_meta(struct lenv *l)
+{
+	enum {
+		TREES_AT = 40,
+		TREES_END = 136,
+	};
+	SCOPE(check_freep) struct check *c = NULL;
+	TRY(check_new(l, LCHECK_LISTS, &c));
+	struct meta m[2];
+	TRY(metas_read(c, m));
+	unsigned older = m[0].txnid > m[1].txnid ? 1 : 0;
+	if (is_void(&m[older])) {
+		return NULL;
+	}
+	struct err *e = newest_free(c, older, &m[older]);
+	if (e == NULL) {
+		return NULL;
+	}
+	err_drop(e, "this is what is mended");
+	uint8_t p[META_BYTES];
+	TRY(read_at(c, p, sizeof(p), (uint64_t)older * LMDB_PAGE));
+	for (unsigned t = TREES_AT; t < TREES_END; t += TABLE_BYTES) {
+		memset(p + t + 6, 0, TABLE_BYTES - 6); /* page size and flags stay */
+		put_le64(p + t + 40, NO_PAGE);
+	}
+	return io_pwrite_full(c->fd, p + TREES_AT, TREES_END - TREES_AT,
+			      (uint64_t)older * LMDB_PAGE + TREES_AT);
 }

@@ -10,6 +10,7 @@
 #include <stdatomic.h>
 #include <sys/types.h>
 
+#include "core/base/lock.h"
 #include "store/store_lmdb.h"
 
 enum {
@@ -40,9 +41,14 @@ struct lenv {
 	int fd;             /* LMDB's */
 	const uint8_t *map; /* where the file is mapped; NULL while that is being found out */
 	MDB_dbi dbi[LENV_DBS_MAX];
-	atomic_bool dead;  /* set by a guard, read before every call into LMDB */
+	struct lock turn_lock;
+	struct cond turn_free;
+	bool turn_taken;     /* [turn_lock] a thread of this process writes or is the next to */
+	struct fd turn_file; /* DIR/write.lock; none when reading only */
+	uint64_t turn_ms;    /* const: how long a writer waits for others */
+	atomic_bool dead;    /* set by a guard, read before every call into LMDB */
 	atomic_bool checked; /* LCHECK_ALL was passed since env was opened */
-	atomic_bool panic; /* LMDB refuses everything until it is opened again */
+	atomic_bool panic;   /* LMDB refuses everything until it is opened again */
 };
 
 struct ltxn {
@@ -88,6 +94,19 @@ MUST_USE struct err *store_lmdb_check_metas(const char *dir);
 /* lenv_check for an open read transaction; ERR_NOT_NOW when others have committed twice since. */
 MUST_USE struct err *store_lmdb_check(struct lenv *l, uint64_t txnid, enum lcheck how,
 				      uint64_t *ret_lost);
+/*
+ * After a commit that failed: LMDB may have left the new trees under an old transaction's number in
+ * the older meta page, which could not be told from rot. They are taken out. NEEDS(the turn).
+ */
+MUST_USE struct err *store_lmdb_mend_meta(struct lenv *l);
+
+/* The turn to write. Forked processes open the file anew. */
+void store_lmdb_turn_init(struct lenv *l);
+void store_lmdb_turn_open(struct lenv *l);
+/* Waits for at most turn_ms: ERR_NOT_NOW. */
+MUST_USE struct err *store_lmdb_turn_take(struct lenv *l);
+void store_lmdb_turn_drop(struct lenv *l);
+
 enum {
 	CHECK_TRIES = 20, /* each means two commits between two of our system calls */
 };

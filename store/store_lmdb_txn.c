@@ -43,6 +43,32 @@ static struct err *check_before_write(struct lenv *l)
 	return NULL;
 }
 
+/* One attempt. *ret_again: LMDB refused because of an earlier failure; entering anew mends that. */
+static struct err *begin_once(struct lenv *l, bool write, struct ltxn *t, bool *ret_again)
+{
+	*ret_again = false;
+	TRY(store_lmdb_enter(l));
+	struct err *e = write ? store_lmdb_turn_take(l) : NULL;
+	if (e != NULL) {
+		store_lmdb_leave(l);
+		return e;
+	}
+	struct op o = { .env = l->env, .txn_out = &t->txn, .flags = write ? 0 : MDB_RDONLY };
+	int rc = store_lmdb_run(l, op_txn_begin, &o);
+	if (rc == MDB_BAD_RSLOT || rc == MDB_PANIC) {
+		atomic_store(&l->panic, true);
+		*ret_again = true;
+	}
+	if (rc != 0) {
+		if (write) {
+			store_lmdb_turn_drop(l);
+		}
+		store_lmdb_leave(l);
+		return store_lmdb_err(l, rc, "starting a transaction");
+	}
+	return NULL;
+}
+
 struct err *ltxn_begin(struct lenv *l, bool write, struct ltxn **ret_txn)
 {
 	ENSURE(!write || !l->rdonly, ERR_NOT_NOW, "%s: opened for reading only", l->dir);
@@ -51,20 +77,17 @@ struct err *ltxn_begin(struct lenv *l, bool write, struct ltxn **ret_txn)
 	}
 	SCOPE(freep) struct ltxn *t = calloc(1, sizeof(*t));
 	ENSURE(t != NULL, ERR_SYS, "out of memory");
-	TRY(store_lmdb_enter(l));
 	t->l = l;
 	t->write = write;
-	struct op o = { .env = l->env, .txn_out = &t->txn, .flags = write ? 0 : MDB_RDONLY };
-	int rc = store_lmdb_run(l, op_txn_begin, &o);
-	if (rc == MDB_BAD_RSLOT || rc == MDB_PANIC) {
-		atomic_store(&l->panic, true);
+	bool again;
+	struct err *e = begin_once(l, write, t, &again);
+	if (e != NULL && again) {
+		err_drop(e, "the environment is opened again if nobody else uses it");
+		e = begin_once(l, write, t, &again);
 	}
-	if (rc != 0) {
-		store_lmdb_leave(l);
-		return store_lmdb_err(l, rc, "starting a transaction");
-	}
+	TRY(e);
 	if (write) {
-		struct err *e = store_lmdb_check_length(l);
+		e = store_lmdb_check_length(l);
 		if (e != NULL) {
 			ltxn_abort(MOVE(t));
 			return e;
@@ -72,6 +95,16 @@ struct err *ltxn_begin(struct lenv *l, bool write, struct ltxn **ret_txn)
 	}
 	*ret_txn = MOVE(t);
 	return NULL;
+}
+
+/* After a transaction in which LMDB's calls are over. */
+static void txn_end(struct ltxn *t)
+{
+	if (t->write) {
+		store_lmdb_turn_drop(t->l);
+	}
+	store_lmdb_leave(t->l);
+	free(t);
 }
 
 struct err *ltxn_commit(struct ltxn *t)
@@ -82,9 +115,14 @@ struct err *ltxn_commit(struct ltxn *t)
 		struct op o = { .txn = t->txn };
 		rc = store_lmdb_run(l, op_txn_commit, &o);
 	}
-	store_lmdb_leave(l);
-	free(t);
-	return rc == 0 ? NULL : store_lmdb_err(l, rc, "committing");
+	if (rc != 0 && rc != RC_FAULT && t->write) {
+		err_drop(store_lmdb_mend_meta(l),
+			 "the failure itself is reported; a disk that fails here, too, is refused "
+			 "when it is opened again");
+	}
+	struct err *e = rc == 0 ? NULL : store_lmdb_err(l, rc, "committing");
+	txn_end(t);
+	return e;
 }
 
 void ltxn_abort(struct ltxn *t)
@@ -92,16 +130,14 @@ void ltxn_abort(struct ltxn *t)
 	if (t == NULL) {
 		return;
 	}
-	struct lenv *l = t->l;
 	/*
 	 * Also after a guard fired: faults only happen while LMDB reads the map, never inside
 	 * malloc, and an abort reads only the heap. Without it a write transaction would keep the
 	 * lock that other processes wait for until this one ends.
 	 */
 	struct op o = { .txn = t->txn };
-	(void)store_lmdb_run(l, op_txn_abort, &o);
-	store_lmdb_leave(l);
-	free(t);
+	(void)store_lmdb_run(t->l, op_txn_abort, &o);
+	txn_end(t);
 }
 
 void lbuf_done(struct lbuf *b)

@@ -61,7 +61,7 @@ static void what_lmdb_writes_passes(void **state)
 			memset(key, (int)(fix_rnd(&seed) % 7), sizeof(key));
 			put_le16(key, (uint16_t)(fix_rnd(&seed) % (round % 2 == 0 ? 200 : 5000)));
 			bool found;
-			size_t len = fix_rnd(&seed) % 60 == 0 ? fix_rnd(&seed) % 300000
+			size_t len = fix_rnd(&seed) % 60 == 0  ? fix_rnd(&seed) % 300000
 				     : fix_rnd(&seed) % 4 == 0 ? fix_rnd(&seed) % 4200
 							       : fix_rnd(&seed) % 120;
 			if (fix_rnd(&seed) % 3 == 0 || shrink) {
