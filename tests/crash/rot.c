@@ -78,6 +78,8 @@ static bool may_be_harmless(const struct rot_file *f, const struct flip *fl)
 		return in < 10 || (in >= 12 && in < 16) || (in >= 24 && in < 40);
 	case ROT_KEY_BRANCH:
 		return true;
+	case ROT_KEY_LEAF:
+		return f->map.table[fl->at] == ROT_TABLE_FREE;
 	case ROT_PAGE_HEAD:
 	case ROT_BIG_HEAD:
 		return in % ROT_PAGE == 8 || in % ROT_PAGE == 9; /* padding of the header */
