@@ -214,6 +214,23 @@ static struct err *place_file(void *arg, uint64_t index, const void *pages, uint
 	return io_pwrite_full(st->fd, pages, (size_t)n, off);
 }
 
+static struct err *look_only(void *arg, uint64_t index, const void *pages, uint64_t npages)
+{
+	(void)pages;
+	uint64_t all = *(const uint64_t *)arg;
+	ENSURE(index < all && npages <= all - index, ERR_CORRUPT,
+	       "page 0x%llx lies past the end of the file", (unsigned long long)index);
+	return NULL;
+}
+
+struct err *keep_check(struct reader *r, const struct manifest_file *file)
+{
+	const char *name = (const char *)file->name;
+	uint64_t all = round_up_u64(file->len_bytes, PAGE_BYTES) / PAGE_BYTES;
+	struct read_opts opts = { .place = look_only, .arg = &all };
+	return err_wrap(reader_map_read(r, name, &opts), "file %s", name);
+}
+
 struct err *keep_read(struct reader *r, const struct manifest_file *file, struct fd *ret_fd)
 {
 	const char *name = (const char *)file->name;

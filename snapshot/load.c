@@ -255,6 +255,10 @@ static struct err *load(struct snap_image *img, struct gmem *gmem, struct snap_p
 	TRY(manifest_match_regions(img->manifest, gmem));
 	TRY(decode_all(img, parts, nparts, &sides));
 	TRY(pages_load(img->reader, gmem, &opts->progress));
+	/* What a reboot will need is looked at now, while refusing costs nothing. */
+	for (uint32_t i = 0; i < img->manifest->nfiles; i++) {
+		TRY(keep_check(img->reader, &img->manifest->files[i]));
+	}
 	return commit_all(parts, nparts, &sides);
 }
 
