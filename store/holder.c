@@ -124,10 +124,25 @@ void holder_drop(struct holder *h)
 	fd_close(&h->file);
 }
 
-/* Opens and asks; a dead holder's file is removed while its lock is ours, see holder_lock_file. */
-static struct err *probe(const char *path, bool clear, struct fd *ret_file, bool *ret_alive)
+/* Is that the file behind the name? Another collector may have removed it, and a new holder made
+ * one of the same name, since it was opened. */
+static bool is_at(const struct fd *f, const char *path)
+{
+	struct stat mine;
+	struct stat there;
+	return fstat(f->n, &mine) == 0 && stat(path, &there) == 0 && mine.st_ino == there.st_ino &&
+	       mine.st_dev == there.st_dev;
+}
+
+/*
+ * Opens and asks, once. A dead holder's file is removed while its lock is ours, see
+ * holder_lock_file. *ret_gone: it was removed in between; what is there now is to be asked.
+ */
+static struct err *probe_once(const char *path, bool clear, struct fd *ret_file, bool *ret_alive,
+			      bool *ret_gone)
 {
 	SCOPE(fd_close) struct fd f = FD_NONE;
+	*ret_gone = false;
 	struct err *e = io_open(path, clear ? O_RDWR : O_RDONLY, 0, &f);
 	if (e != NULL && err_class(e) == ERR_NOTFOUND) {
 		err_drop(e, "an absent file is a dead holder");
@@ -140,15 +155,31 @@ static struct err *probe(const char *path, bool clear, struct fd *ret_file, bool
 		bool got;
 		TRY(io_try_lock(f.n, &got));
 		locked = !got;
-		if (got) {
-			unlink(path);
-		}
 	} else {
 		TRY(io_is_locked(f.n, &locked));
+	}
+	if (!locked && !is_at(&f, path)) {
+		*ret_gone = true;
+		return NULL;
+	}
+	if (!locked && clear) {
+		unlink(path);
 	}
 	*ret_alive = locked;
 	*ret_file = fd_move(&f);
 	return NULL;
+}
+
+static struct err *probe(const char *path, bool clear, struct fd *ret_file, bool *ret_alive)
+{
+	for (int i = 0; i < LOCK_TRIES_MAX; i++) {
+		bool gone;
+		TRY(probe_once(path, clear, ret_file, ret_alive, &gone));
+		if (!gone) {
+			return NULL;
+		}
+	}
+	return ERR(ERR_NOT_NOW, "%s: is removed again and again", path);
 }
 
 struct err *holder_alive(const char *dir, const uint8_t id[HOLDER_ID_BYTES], const char *text,

@@ -7,6 +7,7 @@
 #include <cmocka.h>
 
 #include <signal.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 
 #include "store/holder.h"
@@ -163,6 +164,65 @@ static void foreign_files_are_left_alone(void **state)
 	fix_rmdir(dir);
 }
 
+/*
+ * Takes libc's place for the test below: at the first try of a lock, what two other processes may
+ * do just then is done. One collector has removed the file of a dead holder, and a new holder has
+ * made one of the same name (as holder_take does when its file vanished) and locked it.
+ */
+static const char *meddle_path; /* NULL: nothing is done */
+static int meddle_fd = -1;
+
+int fcntl(int fd, int cmd, ...)
+{
+	va_list ap;
+	va_start(ap, cmd);
+	long arg = va_arg(ap, long);
+	va_end(ap);
+	if (cmd == F_OFD_SETLK && meddle_path != NULL) {
+		const char *path = meddle_path;
+		struct flock l = { .l_type = F_WRLCK, .l_whence = SEEK_SET };
+		meddle_path = NULL;
+		unlink(path);
+		meddle_fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+		assert_true(meddle_fd >= 0);
+		assert_int_equal(syscall(SYS_fcntl, meddle_fd, F_OFD_SETLK, &l), 0);
+	}
+	return (int)syscall(SYS_fcntl, fd, cmd, arg);
+}
+
+/*
+ * Collectors clear files of dead holders. One that opened a file just before it was removed must
+ * not remove its successor of the same name, whose owner lives.
+ */
+static void collectors_never_clear_the_living(void **state)
+{
+	(void)state;
+	char *dir = fix_tmpdir();
+	char path[400];
+	struct holder h = { .file = FD_NONE };
+	OK(holder_take(dir, "session", &h));
+	uint8_t id[HOLDER_ID_BYTES];
+	memcpy(id, h.id, sizeof(id));
+	char hex[2 * HOLDER_ID_BYTES + 1];
+	for (size_t i = 0; i < HOLDER_ID_BYTES; i++) {
+		snprintf(hex + 2 * i, 3, "%02x", id[i]);
+	}
+	snprintf(path, sizeof(path), "%s/%s-session", dir, hex);
+	fd_close(&h.file); /* as if it had been killed */
+	meddle_path = path;
+	struct seen s = { 0 };
+	OK(holder_each(dir, true, see, &s));
+	assert_int_equal(access(path, F_OK), 0);
+	bool alive;
+	OK(holder_alive(dir, id, "session", true, &alive));
+	assert_true(alive);
+	close(meddle_fd);
+	OK(holder_alive(dir, id, "session", true, &alive));
+	assert_false(alive);
+	assert_int_not_equal(access(path, F_OK), 0);
+	fix_rmdir(dir);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -170,6 +230,7 @@ int main(void)
 		cmocka_unit_test(killed_holder),
 		cmocka_unit_test(shared_and_alone),
 		cmocka_unit_test(foreign_files_are_left_alone),
+		cmocka_unit_test(collectors_never_clear_the_living),
 	};
 	return cmocka_run_group_tests_name("holder", tests, NULL, NULL);
 }
