@@ -137,18 +137,26 @@ struct write_state {
 	uint64_t total;
 };
 
-/* The buffer is used again when this returns, so it settles at its end. */
+static struct err *queue_piece(struct session *s, uint64_t off, const uint8_t *p, size_t padded)
+{
+	for (size_t at = 0; at < padded; at += CHUNK_BYTES) {
+		size_t n = MIN(padded - at, (size_t)CHUNK_BYTES);
+		TRY(session_map_pages(s, (off + at) / PAGE_BYTES, p + at, n / PAGE_BYTES));
+	}
+	return NULL;
+}
+
+/*
+ * The buffer is used again or freed when this returns, so it settles at its end, also after an
+ * error: compressors may still read what was queued before it.
+ */
 static struct err *write_piece(void *arg, uint64_t off, uint8_t *p, size_t len)
 {
 	struct write_state *st = arg;
 	size_t padded = (size_t)round_up_u64(len, PAGE_BYTES);
 	memset(p + len, 0, padded - len); /* BUFFER_BYTES is a multiple of PAGE_BYTES */
-	for (size_t at = 0; at < padded; at += CHUNK_BYTES) {
-		size_t n = MIN(padded - at, (size_t)CHUNK_BYTES);
-		TRY(session_map_pages(st->session, (off + at) / PAGE_BYTES, p + at,
-				      n / PAGE_BYTES));
-	}
-	TRY(session_settle(st->session));
+	struct err *e = queue_piece(st->session, off, p, padded);
+	TRY(err_first(e, session_settle(st->session)));
 	if (st->progress->fn != NULL) {
 		st->progress->fn(st->progress->arg, "files", off + len, st->total);
 	}
@@ -162,12 +170,7 @@ static struct err *write_file(const struct snap_file *file, const struct manifes
 	struct write_state st = { .session = s, .progress = progress, .total = mf->len_bytes };
 	struct sha256 digest;
 	TRY(session_map_begin(s, file->name, mf->len_bytes, mf->sha256));
-	struct err *e = read_pieces(file, cancel, write_piece, &st, &digest);
-	if (e != NULL) {
-		/* The buffer is gone with read_pieces: nobody may read it any more. */
-		err_drop(session_settle(s), "the first error is told");
-		return e;
-	}
+	TRY(read_pieces(file, cancel, write_piece, &st, &digest));
 	ENSURE(memcmp(digest.b, mf->sha256, sizeof(digest.b)) == 0, ERR_NOT_NOW,
 	       "it changed while it was read: take again");
 	return session_map_end(s);
