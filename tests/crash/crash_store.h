@@ -27,7 +27,7 @@
 enum {
 	CRASH_VMS = 24,
 	CRASH_SNAPS = 2,
-	CRASH_PAGES = 1300,      /* of "memory": three leaves */
+	CRASH_PAGES = 560,       /* of "memory": two leaves */
 	CRASH_KERNEL_PAGES = 40, /* of "kernel" */
 	CRASH_BLOBS = 20,
 };
@@ -93,7 +93,7 @@ static UNUSED uint8_t *crash_image(uint64_t seed, uint64_t npages)
 
 static UNUSED size_t crash_blob(uint64_t seed, unsigned i, uint8_t *out)
 {
-	size_t len = i == 0 ? 5000 : 100 + i * 20;
+	size_t len = i == 0 ? 5000 : 100 + i * 8;
 	seed += i * 1000;
 	for (size_t k = 0; k < len; k++) {
 		out[k] = (uint8_t)crash_rnd(&seed);

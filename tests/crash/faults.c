@@ -20,11 +20,11 @@ enum verdict_code {
 	V_CLASS = 20, /* an error whose class says something else */
 	V_SILENT,     /* success, but the result is not there, or wrong */
 	V_STUCK,      /* does not work again afterwards */
-	V_LEAK,       /* descriptors */
+	V_LEAK,       /* descriptors, or memory where a leak checker is linked in */
 	V_CODES,
 };
 static const char *const verdict_name[] = { "an error of a wrong class", "silently wrong",
-					    "does not work again", "leaks descriptors" };
+					    "does not work again", "leaks" };
 
 static const char *const kind_name[FAULTIO_KINDS] = { "EIO", "ENOSPC", "short", "dead", "full" };
 
@@ -34,6 +34,9 @@ struct shared {
 	bool fired;
 	char what[16];
 };
+
+/* Of the leak checker, if it is there. */
+extern int __lsan_do_recoverable_leak_check(void) __attribute__((weak));
 
 static struct shared *sh;
 static enum faultio_kind fault;
@@ -118,7 +121,7 @@ static void again(const struct crash_store *ref, const char *dir, const struct c
 {
 	struct store *s = NULL;
 	struct family *f = NULL;
-	struct crash_snap more;
+	struct crash_snap more = { 0 };
 	struct gc_result unused;
 	bool wrong = false;
 	bool found;
@@ -135,6 +138,8 @@ static void again(const struct crash_store *ref, const char *dir, const struct c
 	AGAIN(family_snap_by_id(f, ref->snap[0].info.id, &found, &info));
 	AGAIN(family_gc(f, &unused));
 	AGAIN(family_verify(f, on_finding, sh->text, &n));
+	free(more.memory);
+	free(more.kernel);
 	family_close(f);
 	store_close(s);
 	if (wrong || n > 0 || (found && removed)) {
@@ -145,7 +150,7 @@ static void again(const struct crash_store *ref, const char *dir, const struct c
 static int run_faulty(const struct crash_store *ref, const char *dir, uint64_t nth)
 {
 	struct stat st;
-	struct crash_snap made;
+	struct crash_snap made = { 0 };
 	bool took;
 	bool removed;
 	if (stat(dir, &st) < 0) {
@@ -161,7 +166,14 @@ static int run_faulty(const struct crash_store *ref, const char *dir, uint64_t n
 		return V_LEAK;
 	}
 	again(ref, dir, &made, took, removed);
-	return open_fds() != fds ? V_LEAK : V_OK;
+	free(made.memory);
+	free(made.kernel);
+	memset(&made, 0, sizeof(made));
+	bool leaks = open_fds() != fds;
+	if (__lsan_do_recoverable_leak_check != NULL) {
+		leaks = __lsan_do_recoverable_leak_check() != 0 || leaks;
+	}
+	return leaks ? V_LEAK : V_OK;
 }
 
 /* What a new process finds: the snapshot that nobody touched, and a clean verify. */
