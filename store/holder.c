@@ -8,12 +8,16 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 
+#include "core/base/clock.h"
 #include "core/base/hash.h"
 #include "core/base/io.h"
 
 enum {
 	HEX_LEN = 2 * HOLDER_ID_BYTES,
+	HOLDER_WAIT_MS = 60000, /* far longer than anybody keeps such a lock who is not stopped */
+	POLL_NS = 1000000,
 	LOCK_TRIES_MAX = 1000, /* each try means that somebody removed the file just then */
 };
 
@@ -46,8 +50,22 @@ static bool holder_parse(const char *name, uint8_t id[HOLDER_ID_BYTES], const ch
 	return true;
 }
 
+/* 0, EAGAIN when somebody else has it, or another errno. */
+static int try_lock(int fd, const struct flock *l)
+{
+	while (fcntl(fd, F_OFD_SETLK, l) < 0) {
+		if (errno == EACCES) {
+			return EAGAIN;
+		}
+		if (errno != EINTR) {
+			return errno;
+		}
+	}
+	return 0;
+}
+
 /* One attempt; *ret_gone: the file was removed between opening and locking. */
-static struct err *lock_once(const char *path, enum holder_lock how, bool create,
+static struct err *lock_once(const char *path, enum holder_lock how, bool create, uint64_t deadline,
 			     struct fd *ret_file, bool *ret_got, bool *ret_gone)
 {
 	SCOPE(fd_close) struct fd f = FD_NONE;
@@ -56,17 +74,23 @@ static struct err *lock_once(const char *path, enum holder_lock how, bool create
 	TRY(io_open(path, flags, 0600, &f));
 	struct flock l = { .l_type = how == HOLDER_SHARED ? F_RDLCK : F_WRLCK,
 			   .l_whence = SEEK_SET };
-	int rc;
-	do {
-		rc = fcntl(f.n, how == HOLDER_TRY ? F_OFD_SETLK : F_OFD_SETLKW, &l);
-	} while (rc < 0 && errno == EINTR);
-	if (rc < 0 && how == HOLDER_TRY && (errno == EAGAIN || errno == EACCES)) {
+	int rc = try_lock(f.n, &l);
+	while (rc == EAGAIN && how != HOLDER_TRY && clock_mono_ns() < deadline) {
+		struct timespec ts = { .tv_nsec = POLL_NS };
+		nanosleep(&ts, NULL);
+		rc = try_lock(f.n, &l);
+	}
+	if (rc == EAGAIN && how == HOLDER_TRY) {
 		*ret_got = false;
 		*ret_gone = false;
 		return NULL;
 	}
-	if (rc < 0) {
-		return ERR_ERRNO("locking %s", path);
+	ENSURE(rc != EAGAIN, ERR_NOT_NOW,
+	       "%s: locked by another process for too long; if a torpor process is stopped, "
+	       "continue or end it",
+	       path);
+	if (rc != 0) {
+		return ERR_SYSNO(rc, "locking %s", path);
 	}
 	struct stat mine;
 	struct stat there;
@@ -83,17 +107,24 @@ static struct err *lock_once(const char *path, enum holder_lock how, bool create
 	return NULL;
 }
 
-struct err *holder_lock_file(const char *path, enum holder_lock how, bool create,
-			     struct fd *ret_file, bool *ret_got)
+struct err *holder_lock_file_for(const char *path, enum holder_lock how, bool create,
+				 unsigned wait_ms, struct fd *ret_file, bool *ret_got)
 {
+	uint64_t deadline = clock_mono_ns() + wait_ms * 1000000ull;
 	for (int i = 0; i < LOCK_TRIES_MAX; i++) {
 		bool gone;
-		TRY(lock_once(path, how, create, ret_file, ret_got, &gone));
+		TRY(lock_once(path, how, create, deadline, ret_file, ret_got, &gone));
 		if (!gone) {
 			return NULL;
 		}
 	}
 	return ERR(ERR_NOT_NOW, "%s: is removed again and again", path);
+}
+
+struct err *holder_lock_file(const char *path, enum holder_lock how, bool create,
+			     struct fd *ret_file, bool *ret_got)
+{
+	return holder_lock_file_for(path, how, create, HOLDER_WAIT_MS, ret_file, ret_got);
 }
 
 struct err *holder_take(const char *dir, const char *text, struct holder *ret_holder)

@@ -55,5 +55,8 @@ enum holder_lock {
  */
 MUST_USE struct err *holder_lock_file(const char *path, enum holder_lock how, bool create,
 				      struct fd *ret_file, bool *ret_got);
+/* The same with a limit other than HOLDER_WAIT_MS. */
+MUST_USE struct err *holder_lock_file_for(const char *path, enum holder_lock how, bool create,
+					  unsigned wait_ms, struct fd *ret_file, bool *ret_got);
 
 #endif

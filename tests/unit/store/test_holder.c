@@ -223,6 +223,28 @@ static void collectors_never_clear_the_living(void **state)
 	fix_rmdir(dir);
 }
 
+/* A process that is stopped while it has the lock does not hang others. */
+static void waits_have_an_end(void **state)
+{
+	(void)state;
+	char *dir = fix_tmpdir();
+	char path[400];
+	snprintf(path, sizeof(path), "%s/open.lock", dir);
+	SCOPE(fd_close) struct fd a = FD_NONE;
+	SCOPE(fd_close) struct fd b = FD_NONE;
+	bool got = false;
+	OK(holder_lock_file(path, HOLDER_ALONE, true, &a, &got));
+	assert_true(got);
+	FAILS(ERR_NOT_NOW, "open.lock: locked by another process",
+	      holder_lock_file_for(path, HOLDER_SHARED, false, 100, &b, &got));
+	FAILS(ERR_NOT_NOW, "open.lock: locked by another process",
+	      holder_lock_file_for(path, HOLDER_ALONE, true, 100, &b, &got));
+	fd_close(&a);
+	OK(holder_lock_file_for(path, HOLDER_SHARED, false, 100, &b, &got));
+	assert_true(got);
+	fix_rmdir(dir);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -231,6 +253,7 @@ int main(void)
 		cmocka_unit_test(shared_and_alone),
 		cmocka_unit_test(foreign_files_are_left_alone),
 		cmocka_unit_test(collectors_never_clear_the_living),
+		cmocka_unit_test(waits_have_an_end),
 	};
 	return cmocka_run_group_tests_name("holder", tests, NULL, NULL);
 }
