@@ -86,6 +86,11 @@ MUST_USE struct err *family_snap_each(struct family *f, struct ltxn *t,
 MUST_USE struct err *family_snaps_sound(struct family *f, struct snap_info **ret, size_t *ret_n,
 					struct err **ret_damage);
 
+/* Is that a tag? ERR_USAGE. */
+MUST_USE struct err *family_check_tag(const char *tag);
+/* ERR_NOT_NOW if another published snapshot of r's VM has r's tag. */
+MUST_USE struct err *family_tag_free(struct family *f, struct ltxn *t, const struct snap_rec *r);
+
 /* Is some living lease on that snapshot? Also true for leases of this process. */
 MUST_USE struct err *family_leased(struct family *f, uint64_t snap_id, bool *ret_leased);
 /* Texts of holders. */

@@ -256,6 +256,13 @@ struct err *frame_parse(const void *p, size_t len, const uint8_t uuid[16], uint6
 	return parse_table(f, front);
 }
 
+size_t frame_front_bytes(const void *head)
+{
+	const uint8_t *p = head;
+	return front_bytes(MIN((unsigned)get_le16(p + AT_NSUB), FRAME_SUBS_MAX),
+			   MIN((unsigned)get_le16(p + AT_NSLOTS), FRAME_SLOTS_MAX));
+}
+
 struct err *frame_sub(const struct frame *f, unsigned sub, struct zcodec *z, uint8_t *out)
 {
 	BUG_ON(sub >= f->nsub);

@@ -27,6 +27,10 @@
 #define FRAME_SUB_ENTRY_BYTES 12u
 #define FRAME_DIGEST_BYTES 16u
 #define FRAME_SUM_BYTES 8u
+/* Head, table, digests and their checksum, at most. */
+#define FRAME_FRONT_MAX                                                                            \
+	(FRAME_HEAD_BYTES + FRAME_SUBS_MAX * FRAME_SUB_ENTRY_BYTES +                               \
+	 FRAME_SLOTS_MAX * FRAME_DIGEST_BYTES + FRAME_SUM_BYTES)
 
 /* ---- writing ---- */
 
@@ -100,6 +104,9 @@ struct frame {
  */
 MUST_USE struct err *frame_parse(const void *p, size_t len, const uint8_t uuid[16], uint64_t id,
 				 struct frame *ret_frame);
+/* Bytes before the sub-frames, as an unchecked head of FRAME_HEAD_BYTES says; at most
+ * FRAME_FRONT_MAX. */
+size_t frame_front_bytes(const void *head);
 /* Verifies and decodes sub-frame `sub` (< nsub): npages * PAGE_BYTES bytes into out.
  * Errors: ERR_CORRUPT, ERR_SYS (memory). out (FRAME_SUB_BYTES) is scratch after an error. */
 MUST_USE struct err *frame_sub(const struct frame *f, unsigned sub, struct zcodec *z, uint8_t *out);

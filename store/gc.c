@@ -12,12 +12,19 @@
  *     on it then. A reader first takes its lease and then looks whether the snapshot is hidden. So
  *     either the reader sees it hidden, or the collector sees the lease.
  * I3: a session whose holder is dead writes nothing any more.
+ * I4: compaction puts a snapshot's maps elsewhere and leaves a hidden, moved record of where they
+ * were. It goes like I2's: who had a lease before may still go by the old place; who takes one
+ * later finds the new one.
  */
 #include "store/gc.h"
 
+#include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
+#include "core/base/io.h"
 #include "store/idset.h"
 #include "store/mapwalk.h"
 
@@ -29,7 +36,11 @@ enum {
 	 * two transactions later.
 	 */
 	SWEEP_RECORDS_FULL = 8,
+	ROOM_TRIES = 20,     /* of one step */
+	PUNCH_FILE_PART = 4, /* removing gives blocks back when a quarter of the file is free */
 };
+#define RESERVE_BYTES ((off_t)(2 * MIB)) /* a dozen transactions of SWEEP_RECORDS_FULL */
+#define PUNCH_BYTES_MIN (64 * MIB)       /* and only when it is worth it */
 
 /* A growing list of ids. */
 struct ids {
@@ -93,14 +104,124 @@ static struct err *delete_ids(struct ltxn *t, enum family_db db, const uint64_t 
 	return NULL;
 }
 
-/* After a failed transaction: a smaller step when the disk is full, else the error itself. */
-static struct err *smaller_step(struct err *e, size_t *step)
+/* ---- removing on a full disk ---- */
+
+static void reserve_path(const struct family *f, char out[FAMILY_DIR_MAX + 16])
 {
-	if (err_class(e) != ERR_NOSPACE || *step <= SWEEP_RECORDS_FULL) {
+	snprintf(out, FAMILY_DIR_MAX + 16, "%s/reserve", f->dir);
+}
+
+/*
+ * Once free pages are holes, a removal may need blocks for its bookkeeping: DIR/reserve has them.
+ * Failure is no error: a removal on a disk that is full from now on may then need room.
+ */
+static void reserve_make(struct family *f)
+{
+	char path[FAMILY_DIR_MAX + 16];
+	reserve_path(f, path);
+	SCOPE(fd_close) struct fd file = FD_NONE;
+	struct err *e = io_open(path, O_RDWR | O_CREAT, 0600, &file);
+	if (e == NULL && fallocate(file.n, FALLOC_FL_KEEP_SIZE, 0, RESERVE_BYTES) < 0) {
+		e = ERR_ERRNO("%s", path);
+	}
+	err_drop(e, "then without it");
+}
+
+/* False: there was none. */
+static bool reserve_drop(struct family *f)
+{
+	char path[FAMILY_DIR_MAX + 16];
+	reserve_path(f, path);
+	return unlink(path) == 0;
+}
+
+void gc_room_init(struct gc_room *r, struct family *f)
+{
+	*r = (struct gc_room){ .f = f, .step = SWEEP_RECORDS };
+}
+
+/*
+ * First the reserve, then smaller steps, then the blocks of what the steps before have freed. All
+ * of it only makes sense while something is being freed, so the tries are counted.
+ */
+struct err *gc_room_make(struct gc_room *r, struct err *e)
+{
+	if (e == NULL || err_class(e) != ERR_NOSPACE || r->tries++ >= ROOM_TRIES) {
 		return e;
 	}
-	err_drop(e, "tried again with less at once");
-	*step = SWEEP_RECORDS_FULL;
+	bool dropped = reserve_drop(r->f);
+	bool smaller = r->step > SWEEP_RECORDS_FULL;
+	r->step = SWEEP_RECORDS_FULL;
+	r->full = true;
+	if (!dropped && !smaller) {
+		uint64_t bytes = 0;
+		struct err *no = lenv_punch(r->f->env, &bytes);
+		if (no != NULL || bytes == 0) {
+			err_drop(no, "the full disk is what is reported");
+			return e;
+		}
+	}
+	err_drop(e, "tried again with more room, or less at once");
+	return NULL;
+}
+
+void gc_room_used(struct gc_room *r)
+{
+	r->tries = 0;
+	if (r->full) {
+		uint64_t unused;
+		err_drop(lenv_punch(r->f->env, &unused), "then the next step may not fit");
+	}
+}
+
+struct err *gc_write_small(struct family *f, struct err *(*fn)(void *arg, struct ltxn *t),
+			   void *arg)
+{
+	struct gc_room room;
+	gc_room_init(&room, f);
+	for (;;) {
+		SCOPE(ltxn_abortp) struct ltxn *t = NULL;
+		struct err *e = ltxn_begin(f->env, true, &t);
+		if (e == NULL) {
+			e = fn(arg, t);
+		}
+		if (e == NULL) {
+			e = ltxn_commit(MOVE(t));
+		}
+		if (e == NULL) {
+			return NULL;
+		}
+		ltxn_abort(MOVE(t));
+		TRY(gc_room_make(&room, e));
+	}
+}
+
+/* Writes the counters as they are. */
+static struct err *touch(void *arg, struct ltxn *t)
+{
+	struct family *f = arg;
+	uint64_t a;
+	uint64_t b;
+	TRY(family_meta_get(f, t, FAMILY_KEY_NEXT, &a, &b));
+	return family_meta_put(f, t, FAMILY_KEY_NEXT, a, b);
+}
+
+struct err *family_punch(struct family *f, bool all, uint64_t *ret_bytes)
+{
+	struct lenv_space sp;
+	*ret_bytes = 0;
+	TRY(lenv_space(f->env, &sp));
+	if (sp.free_bytes - sp.backed_bytes > (uint64_t)RESERVE_BYTES) {
+		reserve_make(f); /* a removal on a full disk may have used it up */
+	}
+	if (sp.backed_bytes == 0 ||
+	    (!all && sp.backed_bytes < MAX(PUNCH_BYTES_MIN, sp.file_bytes / PUNCH_FILE_PART))) {
+		return NULL;
+	}
+	/* What the last commit freed can be had after one more. */
+	TRY(gc_write_small(f, touch, f));
+	TRY(lenv_punch(f->env, ret_bytes));
+	reserve_make(f);
 	return NULL;
 }
 
@@ -149,11 +270,14 @@ struct err *gc_drop_session(struct family *f, const uint8_t holder[HOLDER_ID_BYT
 			    struct gc_result *ret_result)
 {
 	bool done = false;
-	size_t step = SWEEP_RECORDS;
+	struct gc_room room;
+	gc_room_init(&room, f);
 	while (!done) {
-		struct err *e = drop_some(f, holder, step, ret_result, &done);
+		struct err *e = drop_some(f, holder, room.step, ret_result, &done);
 		if (e != NULL) {
-			TRY(smaller_step(e, &step));
+			TRY(gc_room_make(&room, e));
+		} else {
+			gc_room_used(&room);
 		}
 	}
 	return NULL;
@@ -181,25 +305,37 @@ static struct err *each_pend(struct family *f, struct ltxn *t,
 	return NULL;
 }
 
-/* Pend records, in a list. */
-struct pends {
-	struct pend_rec *v; /* owned */
-	size_t n;
-};
-
-static void pends_done(struct pends *l)
+void gc_living_done(struct gc_living *l)
 {
 	free(l->v);
+	*l = (struct gc_living){ 0 };
 }
 
-static struct err *pends_add(void *arg, const struct pend_rec *p)
+static struct err *living_add(void *arg, const struct pend_rec *p)
 {
-	struct pends *l = arg;
+	struct gc_living *l = arg;
 	struct pend_rec *v = realloc(l->v, (l->n + 1) * sizeof(*v));
 	ENSURE(v != NULL, ERR_SYS, "out of memory");
 	l->v = v;
 	l->v[l->n++] = *p;
 	return NULL;
+}
+
+struct err *gc_living_get(struct family *f, struct ltxn *t, struct gc_living *ret)
+{
+	uint64_t next_snap;
+	TRY(family_meta_get(f, t, FAMILY_KEY_NEXT, &ret->bound, &next_snap));
+	return each_pend(f, t, living_add, ret);
+}
+
+bool gc_is_living(const struct gc_living *l, uint64_t id)
+{
+	for (size_t i = 0; i < l->n; i++) {
+		if (id >= l->v[i].first && id - l->v[i].first < l->v[i].count) {
+			return true;
+		}
+	}
+	return id >= l->bound;
 }
 
 static struct err *see_holder(void *arg, const uint8_t id[HOLDER_ID_BYTES], const char *text)
@@ -212,10 +348,10 @@ static struct err *see_holder(void *arg, const uint8_t id[HOLDER_ID_BYTES], cons
 
 static struct err *clear_sessions(struct family *f, struct gc_result *res)
 {
-	SCOPE(pends_done) struct pends l = { 0 };
+	SCOPE(gc_living_done) struct gc_living l = { 0 };
 	SCOPE(ltxn_abortp) struct ltxn *t = NULL;
 	TRY(ltxn_begin(f->env, false, &t));
-	TRY(each_pend(f, t, pends_add, &l));
+	TRY(gc_living_get(f, t, &l));
 	ltxn_abort(MOVE(t));
 	for (size_t i = 0; i < l.n; i++) {
 		bool alive;
@@ -254,9 +390,19 @@ static struct err *delete_snap(struct ltxn *t, uint64_t id)
 	}
 }
 
+/* Pairs: the record, and the snapshot whose leases keep it. */
 static struct err *list_hidden(void *arg, const struct snap_rec *r)
 {
-	return r->hidden ? ids_add(arg, r->info.id) : NULL;
+	if (!r->hidden) {
+		return NULL;
+	}
+	TRY(ids_add(arg, r->info.id));
+	return ids_add(arg, r->moved ? r->info.parent : r->info.id);
+}
+
+static struct err *delete_snap_fn(void *arg, struct ltxn *t)
+{
+	return delete_snap(t, *(const uint64_t *)arg);
 }
 
 static struct err *skip_damaged(void *arg, uint64_t id, struct err *e)
@@ -280,16 +426,12 @@ static struct err *clear_hidden(struct family *f)
 				     .arg = &hidden,
 			     }));
 	ltxn_abort(MOVE(t));
-	for (size_t i = 0; i < hidden.n; i++) {
+	for (size_t i = 0; i < hidden.n; i += 2) {
 		bool leased;
-		TRY(family_leased(f, hidden.v[i], &leased));
-		if (leased) {
-			continue;
+		TRY(family_leased(f, hidden.v[i + 1], &leased));
+		if (!leased) {
+			TRY(gc_write_small(f, delete_snap_fn, &hidden.v[i]));
 		}
-		SCOPE(ltxn_abortp) struct ltxn *w = NULL;
-		TRY(ltxn_begin(f->env, true, &w));
-		TRY(delete_snap(w, hidden.v[i]));
-		TRY(ltxn_commit(MOVE(w)));
 	}
 	return NULL;
 }
@@ -300,8 +442,7 @@ struct marking {
 	struct family *f;
 	struct ltxn *t;
 	struct idset seen;
-	struct pends living;
-	uint64_t bound; /* first id that no session had at the time of the marks */
+	struct gc_living living;
 };
 
 static struct err *mark_enter(void *arg, uint64_t id, bool *ret_go)
@@ -346,16 +487,7 @@ static struct err *mark_snap(void *arg, const struct snap_rec *r)
 
 static bool is_garbage(const struct marking *m, uint64_t id)
 {
-	if (id >= m->bound || idset_has(&m->seen, id)) {
-		return false;
-	}
-	for (size_t i = 0; i < m->living.n; i++) {
-		if (id >= m->living.v[i].first &&
-		    id - m->living.v[i].first < m->living.v[i].count) {
-			return false;
-		}
-	}
-	return true;
+	return !idset_has(&m->seen, id) && !gc_is_living(&m->living, id);
 }
 
 /* Fills one list per swept table with what nothing reaches. */
@@ -366,11 +498,7 @@ static struct err *find_garbage(struct family *f, struct ids out[ARRAY_LEN(swept
 	SCOPE(ltxn_abortp) struct ltxn *t = NULL;
 	TRY(ltxn_begin(f->env, false, &t));
 	m.t = t;
-	uint64_t next_snap;
-	struct err *e = family_meta_get(f, t, FAMILY_KEY_NEXT, &m.bound, &next_snap);
-	if (e == NULL) {
-		e = each_pend(f, t, pends_add, &m.living);
-	}
+	struct err *e = gc_living_get(f, t, &m.living);
 	if (e == NULL) {
 		/* Without a damaged record's references nothing can be called garbage. */
 		e = err_wrap(
@@ -399,7 +527,7 @@ static struct err *find_garbage(struct family *f, struct ids out[ARRAY_LEN(swept
 		}
 	}
 	idset_done(&m.seen);
-	pends_done(&m.living);
+	gc_living_done(&m.living);
 	TRY(e);
 	*ret_bytes = bytes;
 	return NULL;
@@ -415,15 +543,17 @@ static struct err *sweep_some(struct family *f, enum family_db db, const uint64_
 
 static struct err *sweep(struct family *f, enum family_db db, const struct ids *l)
 {
-	size_t step = SWEEP_RECORDS;
+	struct gc_room room;
+	gc_room_init(&room, f);
 	for (size_t at = 0; at < l->n;) {
-		size_t n = MIN(l->n - at, step);
+		size_t n = MIN(l->n - at, room.step);
 		struct err *e = sweep_some(f, db, l->v + at, n);
 		if (e != NULL) {
-			TRY(smaller_step(e, &step));
+			TRY(gc_room_make(&room, e));
 			continue;
 		}
 		at += n;
+		gc_room_used(&room);
 	}
 	return NULL;
 }
@@ -454,7 +584,7 @@ struct err *family_gc(struct family *f, struct gc_result *ret_result)
 }
 
 /* Hides one snapshot; a damaged record cannot be read under a lease anyway and goes at once. */
-static struct err *hide(struct family *f, struct ltxn *t, uint64_t id)
+static struct err *hide(struct family *f, struct ltxn *t, uint64_t id, bool unpinned)
 {
 	bool found;
 	SCOPE(snaprec_done) struct snap_rec r = { 0 };
@@ -466,18 +596,43 @@ static struct err *hide(struct family *f, struct ltxn *t, uint64_t id)
 	TRY(e);
 	ENSURE(found && !r.hidden, ERR_NOTFOUND, "snapshot id %llu does not exist",
 	       (unsigned long long)id);
+	ENSURE(!unpinned || !r.info.pinned, ERR_NOT_NOW,
+	       "snapshot %llu is pinned: unpin it first, or force its removal",
+	       (unsigned long long)r.info.number);
 	r.hidden = true;
 	return family_snap_put(f, t, &r);
 }
 
+struct hiding {
+	struct family *f;
+	const uint64_t *ids;
+	size_t n;
+	bool unpinned; /* refuse pinned ones */
+};
+
+static struct err *hide_all(void *arg, struct ltxn *t)
+{
+	const struct hiding *h = arg;
+	for (size_t i = 0; i < h->n; i++) {
+		TRY(hide(h->f, t, h->ids[i], h->unpinned));
+	}
+	return NULL;
+}
+
+static struct err *remove_these(struct hiding *h)
+{
+	ENSURE(!h->f->rdonly, ERR_NOT_NOW, "store: opened for reading only");
+	TRY(gc_write_small(h->f, hide_all, h));
+	struct gc_result unused;
+	return err_wrap(family_gc(h->f, &unused), "removed, but its space is not free yet");
+}
+
 struct err *family_remove(struct family *f, const uint64_t *ids, size_t n)
 {
-	SCOPE(ltxn_abortp) struct ltxn *t = NULL;
-	TRY(ltxn_begin(f->env, true, &t));
-	for (size_t i = 0; i < n; i++) {
-		TRY(hide(f, t, ids[i]));
-	}
-	TRY(ltxn_commit(MOVE(t)));
-	struct gc_result unused;
-	return err_wrap(family_gc(f, &unused), "removed, but its space is not free yet");
+	return remove_these(&(struct hiding){ .f = f, .ids = ids, .n = n });
+}
+
+struct err *family_remove_unpinned(struct family *f, const uint64_t *ids, size_t n)
+{
+	return remove_these(&(struct hiding){ .f = f, .ids = ids, .n = n, .unpinned = true });
 }

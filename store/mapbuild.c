@@ -52,6 +52,17 @@ static struct err *add_node(const struct mapbuild *mb, struct built_nodes *out,
 	return NULL;
 }
 
+/* Ids are never used again: the same ids are the same content. */
+static bool same_children(const struct node_child *a, const struct node_child *b, uint64_t n)
+{
+	for (uint64_t i = 0; i < n; i++) {
+		if (a[i].id != b[i].id) {
+			return false;
+		}
+	}
+	return true;
+}
+
 struct err *map_build(const struct mapbuild *mb, struct node_child *leaf, uint64_t nleaves,
 		      uint8_t height, struct built_nodes *out, struct node_child *ret_root)
 {
@@ -62,11 +73,16 @@ struct err *map_build(const struct mapbuild *mb, struct node_child *leaf, uint64
 	for (uint8_t level = 1; level <= height; level++) {
 		uint64_t parents = (count + NODE_FANOUT - 1) / NODE_FANOUT;
 		for (uint64_t i = 0; i < parents; i++) {
+			uint64_t first = i * NODE_FANOUT;
+			uint64_t children = MIN(count - first, (uint64_t)NODE_FANOUT);
+			if (mb->base != NULL &&
+			    same_children(leaf + first, mb->base[level - 1] + first, children)) {
+				leaf[i] = mb->base[level][i];
+				continue;
+			}
 			memset(n, 0, sizeof(*n));
 			n->level = level;
-			uint64_t first = i * NODE_FANOUT;
-			memcpy(n->child, leaf + first,
-			       MIN(count - first, (uint64_t)NODE_FANOUT) * sizeof(*leaf));
+			memcpy(n->child, leaf + first, children * sizeof(*leaf));
 			/* Parents overwrite children that have been read: i <= first. */
 			if (node_is_zero(n)) {
 				leaf[i] = (struct node_child){ .id = 0 };

@@ -32,6 +32,12 @@ struct mapbuild {
 	/* Hands out a fresh node id. */
 	struct err *(*next_id)(void *arg, uint64_t *ret_id);
 	void *arg;
+	/*
+	 * NULL, or what a map of the same length has: base[0] its leaves, base[n] its nodes of
+	 * level n, up to its root. A node none of whose children is another one than there is not
+	 * made again.
+	 */
+	struct node_child *const *base;
 };
 /*
  * Adds the nodes to *out. leaf[nleaves] is overwritten; *ret_root is the map's root: a node, a leaf

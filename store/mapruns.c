@@ -140,3 +140,20 @@ struct err *frame_load(struct family *f, const struct lplace *at, uint64_t id, u
 		     (unsigned long long)id));
 	return frame_parse(buf, at->len, f->uuid, id, ret_frame);
 }
+
+struct err *frame_load_head(struct family *f, const struct lplace *at, uint64_t id, uint8_t *buf,
+			    struct frame *ret_frame)
+{
+	ENSURE(at->len >= FRAME_HEAD_BYTES && at->len <= FRAME_BYTES_MAX, ERR_CORRUPT,
+	       "frame %llu: %zu bytes long, %u to %u are possible", (unsigned long long)id, at->len,
+	       FRAME_HEAD_BYTES, FRAME_BYTES_MAX);
+	/* One page holds the front of a frame of up to 200 slots. */
+	size_t have = MIN(at->len, (size_t)PAGE_BYTES);
+	TRY(err_wrap(lenv_pread(f->env, buf, have, at->off), "frame %llu", (unsigned long long)id));
+	size_t front = MIN(frame_front_bytes(buf), at->len);
+	if (front > have) {
+		TRY(err_wrap(lenv_pread(f->env, buf + have, front - have, at->off + have),
+			     "frame %llu", (unsigned long long)id));
+	}
+	return frame_parse(buf, at->len, f->uuid, id, ret_frame);
+}

@@ -47,5 +47,11 @@ MUST_USE struct err *frame_place(struct family *f, struct ltxn *t, uint64_t id,
 				 struct lplace *ret_place);
 MUST_USE struct err *frame_load(struct family *f, const struct lplace *at, uint64_t id,
 				uint8_t *buf, struct frame *ret_frame);
+/*
+ * Reads and checks only what stands before the sub-frames: frame_slot and frame_digest work,
+ * frame_sub does not. buf has room for FRAME_FRONT_MAX.
+ */
+MUST_USE struct err *frame_load_head(struct family *f, const struct lplace *at, uint64_t id,
+				     uint8_t *buf, struct frame *ret_frame);
 
 #endif

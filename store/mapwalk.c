@@ -70,8 +70,8 @@ static struct err *visit_children(struct walk *k, unsigned level, uint64_t at)
 static struct err *visit(struct walk *k, unsigned level, uint64_t at, const struct node_child *c)
 {
 	const struct mapwalk *w = k->w;
-	bool go = true;
-	if (w->enter != NULL) {
+	bool go = level > 0 || w->leaf != NULL;
+	if (go && w->enter != NULL) {
 		TRY(w->enter(w->arg, c->id, &go));
 	}
 	if (!go) {
@@ -82,7 +82,13 @@ static struct err *visit(struct walk *k, unsigned level, uint64_t at, const stru
 		e = err_wrap(e, "map %s", k->m->name);
 		return w->damaged != NULL ? w->damaged(w->arg, at, span_of(level), e) : e;
 	}
-	return level == 0 ? w->leaf(w->arg, at, &k->leaf) : visit_children(k, level, at);
+	if (level == 0) {
+		return w->leaf(w->arg, at, &k->leaf);
+	}
+	if (w->node != NULL) {
+		TRY(w->node(w->arg, at, &k->node[level]));
+	}
+	return visit_children(k, level, at);
 }
 
 static struct err *check_head(const struct mapwalk *w, const struct snap_map *m)

@@ -17,7 +17,10 @@ struct mapwalk {
 	uint64_t to_leaf; /* UINT64_MAX: to the end */
 	/* NULL: visit all. *ret_go false leaves the node or leaf and all below it out, unread. */
 	struct err *(*enter)(void *arg, uint64_t id, bool *ret_go);
+	/* NULL: leaves are neither read nor entered. */
 	struct err *(*leaf)(void *arg, uint64_t index, const struct leaf *l);
+	/* May be NULL. Before its children; `first` is the node's first leaf. */
+	struct err *(*node)(void *arg, uint64_t first, const struct node *n);
 	/*
 	 * Takes over e: what is wrong with the record of leaves [first, first + n). When it returns
 	 * NULL the walk goes on without them. NULL: e ends the walk.

@@ -28,6 +28,15 @@
 #define PACK_OUT_BYTES_DEFAULT (8 * MIB)
 
 struct pack;
+struct pack_chunk;
+
+/* What a leaf says about its pages, and the digests that its own is made of. */
+struct pack_leaf {
+	struct page_ref ref[LEAF_PAGES];
+	struct hash128 digest[LEAF_PAGES];
+};
+/* 512 zero pages. */
+void pack_leaf_zero(const struct map_zero *zero, struct pack_leaf *ret_leaf);
 
 enum pack_id_kind {
 	PACK_ID_FRAME,
@@ -42,6 +51,11 @@ struct pack_opts {
 	int nice;             /* niceness added to each worker; 0: unchanged */
 	/* Hands out a fresh id, never 0. Called by the workers, several at once, no lock held. */
 	struct err *(*next_id)(void *arg, enum pack_id_kind kind, uint64_t *ret_id);
+	/*
+	 * Fills what a chunk's leaf was before (chunk.load): of pages that the chunk gives only the
+	 * reference, of the others the digest, too. Called like next_id. May be NULL.
+	 */
+	struct err *(*load)(void *arg, const struct pack_chunk *c, struct pack_leaf *ret_leaf);
 	void *arg;
 	/* May be NULL; a worker runs it once, after its name, signal mask and niceness are set. */
 	void (*thread_init)(void *arg);
@@ -54,12 +68,25 @@ MUST_USE struct err *pack_new(const struct pack_opts *opts, struct pack **ret_pa
 /* ---- producer ---- */
 
 struct pack_chunk {
-	uint64_t map;                 /* the caller's, comes back with the leaf */
-	uint64_t leaf;                /* index of the leaf in its map; comes back with the leaf */
-	const void *page[LEAF_PAGES]; /* NULL: a zero page; no alignment needed */
+	uint64_t map;  /* the caller's, comes back with the leaf */
+	uint64_t leaf; /* index of the leaf in its map; comes back with the leaf */
+	/* No alignment needed. NULL: the page is what the leaf had before, zero if nothing. */
+	const void *page[LEAF_PAGES];
+	/*
+	 * What the leaf had before, and what it has become once pack_settle has returned; borrowed
+	 * until then. NULL: it begins with zero pages and is forgotten when it has been encoded.
+	 */
+	struct pack_leaf *state;
+	bool live; /* the pages may change while they are read */
+	bool load; /* opts.load says what it had before, also into *state */
+	bool hold; /* only *state: no leaf comes out, a later chunk goes on with it */
 };
 
-/* Queues a copy of *c; the pages themselves are read until pack_settle returns. Waits for room. */
+/*
+ * Queues a copy of *c; the pages themselves are read until pack_settle returns. A live page that
+ * changes meanwhile is stored with one of its contents or a mix of them, but soundly. Of one state
+ * there is one chunk at a time. Waits for room.
+ */
 MUST_USE struct err *pack_put(struct pack *p, const struct pack_chunk *c);
 /*
  * Waits until all page memory given so far has been read; the writer may still be busy. After an

@@ -12,12 +12,14 @@
  *
  * What is left out: what is in a record; costs other than 1; stats; spare buffers.
  *
- * Properties: no invalid end state; page memory is read only between put and settle; the bound holds;
+ * Properties: no invalid end state; page memory is read only between put and settle; a settle without
+ * an error means that every chunk's pages are in frames; the bound holds;
  * after a finish and a writer without an error, everything that was made has been committed.
  *
  * -DBROKEN_TAKER: the consumer that waits gets nothing over the bound. -DBROKEN_SETTLE: settle looks
  * at queued jobs only. -DBROKEN_CANCEL: cancel does not wake those who wait for room. -DBROKEN_GONE:
- * the last worker does not wake the consumer. Each must give an error.
+ * the last worker does not wake the consumer. -DBROKEN_LATE: a worker tells that a chunk has been read
+ * before it tells its error. Each must give an error.
  */
 #ifndef W
 #define W 2 /* workers */
@@ -56,6 +58,7 @@ byte made = 0;       /* records pushed */
 byte committed = 0;
 bool writer_over = false;
 bool writer_failed = false;
+bool lost = false;    /* pages of a chunk were not stored */
 bool faulted = false; /* at most one error begins by itself */
 
 inline wake_work() { w_work[0] = true; w_work[W - 1] = true }
@@ -135,9 +138,15 @@ proctype worker(byte id)
 		if
 		:: skip
 		:: true -> emit(id) /* an open frame was full */
-		:: !faulted -> faulted = true; bad = true /* no id, no memory */
+		:: !faulted -> faulted = true; lost = true; bad = true /* no id, no memory */
 		fi;
 		assert(mapped);
+#ifndef BROKEN_LATE
+		if
+		:: bad -> cancel() /* a settle that waits for this chunk is to see it */
+		:: else -> skip
+		fi;
+#endif
 		atomic {
 			reading--;
 			idle++;
@@ -266,7 +275,7 @@ inline settle()
 		od;
 		if
 		:: failed -> bad = true
-		:: else -> skip
+		:: else -> assert(!lost)
 		fi
 	}
 }

@@ -23,13 +23,22 @@ struct worker {
 	struct sha256_ctx *sha;
 	struct wbuf record; /* the leaf being encoded */
 	struct leaf leaf;
-	struct hash128 digest[LEAF_PAGES];
+	struct pack_leaf own;            /* of a chunk that brings no state */
+	struct pack_leaf *at;            /* of the chunk at hand: its state or own */
 	struct pack_stats add;           /* of the chunk at hand */
-	uint8_t gather[FRAME_SUB_BYTES]; /* pages that do not lie together in memory */
+	uint8_t gather[FRAME_SUB_BYTES]; /* copies of the pages of a sub-frame */
 	uint8_t scratch[FRAME_SUB_BYTES];
 	bool open[FRAMES_OPEN]; /* is frame[i] begun, and not empty */
 	struct frame_builder frame[FRAMES_OPEN];
 };
+
+void pack_leaf_zero(const struct map_zero *zero, struct pack_leaf *ret_leaf)
+{
+	for (unsigned i = 0; i < LEAF_PAGES; i++) {
+		ret_leaf->ref[i] = (struct page_ref){ .frame = 0, .v = 0 };
+		ret_leaf->digest[i] = zero->page;
+	}
+}
 
 /* Hands a frame over to the consumer; frame[i] is closed after it. */
 static struct err *emit_frame(struct worker *w, unsigned i)
@@ -113,25 +122,33 @@ static struct err *place_sub(struct worker *w, struct frame_sub_in *in, uint64_t
 	return NULL;
 }
 
-/* Compresses pages index[0..n) of the chunk as one sub-frame and notes where they are. */
-static struct err *store_pages(struct worker *w, const struct pack_chunk *c, const uint16_t *index,
-			       unsigned n)
+/* The n pages index[0..n) of the chunk side by side: in w->gather, unless they lie so already. */
+static const uint8_t *lay_together(struct worker *w, const struct pack_chunk *c,
+				   const uint16_t *index, unsigned n)
 {
 	const uint8_t *pages = c->page[index[0]];
-	struct hash128 digest[FRAME_SUB_PAGES];
 	bool together = true;
+	if (c->live) {
+		return w->gather; /* read_chunk has copied them */
+	}
 	for (unsigned i = 0; i < n; i++) {
 		together = together && c->page[index[i]] == pages + (size_t)i * PAGE_BYTES;
 	}
 	for (unsigned i = 0; i < n && !together; i++) {
 		memcpy(w->gather + (size_t)i * PAGE_BYTES, c->page[index[i]], PAGE_BYTES);
 	}
-	if (!together) {
-		pages = w->gather;
-	}
+	return together ? pages : w->gather;
+}
+
+/* Compresses pages index[0..n) of the chunk as one sub-frame and notes where they are. */
+static struct err *store_pages(struct worker *w, const struct pack_chunk *c, const uint16_t *index,
+			       unsigned n)
+{
+	const uint8_t *pages = lay_together(w, c, index, n);
+	struct hash128 digest[FRAME_SUB_PAGES];
 	for (unsigned i = 0; i < n; i++) {
 		digest[i] = hash_xxh3_128(pages + (size_t)i * PAGE_BYTES, PAGE_BYTES);
-		w->digest[index[i]] = digest[i];
+		w->at->digest[index[i]] = digest[i];
 	}
 	struct frame_sub_in in;
 	TRY(frame_sub_pack(w->z, pages, n, digest, w->scratch, &in));
@@ -146,7 +163,7 @@ static struct err *store_pages(struct worker *w, const struct pack_chunk *c, con
 		}
 		TRY(place_sub(w, &in, &frame, &slot));
 		for (unsigned i = 0; i < in.npages; i++) {
-			w->leaf.ref[index[done + i]] =
+			w->at->ref[index[done + i]] =
 				(struct page_ref){ .frame = frame, .v = slot + i };
 		}
 	}
@@ -166,43 +183,71 @@ static bool page_value(const void *page, uint64_t *ret_v)
 	return true;
 }
 
-/* Reads all pages of the chunk into w->leaf, w->digest and frames. */
+/* What the chunk's leaf was before. */
+static struct err *begin_chunk(struct worker *w, const struct pack_chunk *c)
+{
+	w->at = c->state != NULL ? c->state : &w->own;
+	if (c->load) {
+		return w->p->opts.load(w->p->opts.arg, c, w->at);
+	}
+	if (c->state == NULL) {
+		pack_leaf_zero(&w->p->zero, w->at);
+	}
+	return NULL;
+}
+
+/*
+ * Reads all pages of the chunk into *w->at and frames. One that may change meanwhile is copied
+ * first: its value, digest and stored bytes must be of one content.
+ */
 static struct err *read_chunk(struct worker *w, const struct pack_chunk *c)
 {
 	uint16_t group[FRAME_SUB_PAGES];
 	unsigned n = 0;
+	TRY(begin_chunk(w, c));
 	for (unsigned i = 0; i < LEAF_PAGES; i++) {
 		uint64_t v = 0;
-		w->leaf.ref[i] = (struct page_ref){ .frame = 0, .v = 0 };
-		w->digest[i] = w->p->zero.page;
 		if (c->page[i] == NULL) {
 			continue;
 		}
-		if (!page_value(c->page[i], &v)) {
+		const void *page = c->page[i];
+		if (c->live) {
+			page = memcpy(w->gather + (size_t)n * PAGE_BYTES, page, PAGE_BYTES);
+		}
+		if (!page_value(page, &v)) {
 			group[n++] = (uint16_t)i;
 			if (n == FRAME_SUB_PAGES) {
 				TRY(store_pages(w, c, group, n));
 				n = 0;
 			}
-		} else if (v == 0) {
-			w->add.pages_zero++;
-		} else {
-			w->leaf.ref[i].v = v;
-			w->digest[i] = page_value_digest(v);
-			w->add.pages_value++;
+			continue;
 		}
+		w->at->ref[i] = (struct page_ref){ .frame = 0, .v = v };
+		w->at->digest[i] = v == 0 ? w->p->zero.page : page_value_digest(v);
+		w->add.pages_zero += v == 0;
+		w->add.pages_value += v != 0;
 	}
-	return n > 0 ? store_pages(w, c, group, n) : NULL;
+	if (n > 0) {
+		TRY(store_pages(w, c, group, n));
+	}
+	if (!c->hold && w->at != &w->own) {
+		w->own = *w->at; /* the caller's, which may go away now */
+	}
+	return NULL;
 }
 
-/* Encodes w->leaf, which is not all zero, and hands it over. */
+/* Encodes w->own and hands it over, unless it is all zero. */
 static struct err *emit_leaf(struct worker *w, uint64_t map, uint64_t index)
 {
 	struct pack_out *out;
 	uint64_t id = 0;
+	memcpy(w->leaf.ref, w->own.ref, sizeof(w->leaf.ref));
+	if (leaf_is_zero(&w->leaf)) {
+		return NULL;
+	}
 	TRY(w->p->opts.next_id(w->p->opts.arg, PACK_ID_LEAF, &id));
 	w->leaf.id = id;
-	w->leaf.digest = leaf_digest(w->sha, w->digest);
+	w->leaf.digest = leaf_digest(w->sha, w->own.digest);
 	leaf_encode(&w->record, w->p->opts.uuid, &w->leaf);
 	TRY(wbuf_check(&w->record));
 	TRY(pack_out_get(w->p, PACK_LEAF, w->record.len, &out));
@@ -230,11 +275,16 @@ static struct err *work(struct worker *w)
 		}
 		uint64_t map = job->chunk.map;
 		uint64_t index = job->chunk.leaf;
+		bool hold = job->chunk.hold;
 		w->add = (struct pack_stats){ 0 };
 		struct err *e = read_chunk(w, &job->chunk);
-		pack_job_read(p, job, &w->add); /* also on error: settle waits for it */
+		if (e != NULL) {
+			pack_cancel(p,
+				    e); /* first, so that a settle that waits for the job sees it */
+		}
+		pack_job_read(p, job, &w->add);
 		TRY(e);
-		if (!leaf_is_zero(&w->leaf)) {
+		if (!hold) {
 			TRY(emit_leaf(w, map, index));
 		}
 	}

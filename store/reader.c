@@ -17,22 +17,16 @@
 #include <string.h>
 
 #include "core/base/lock.h"
-#include "store/family.h"
 #include "store/mapbuild.h"
 #include "store/mapruns.h"
 #include "store/mapwalk.h"
+#include "store/reader_internal.h"
 
 enum {
 	BATCH_FRAMES = 32, /* about 2 MiB of file */
 	WORKERS_MAX = 64,
 	WORKERS_DEFAULT_MAX = 8,
 	VALUE_RUN_PAGES = 16, /* pages of one value handed out at a time */
-};
-
-struct reader {
-	struct family *f;
-	struct snap_rec rec;
-	struct holder lease; /* none when the store is read only */
 };
 
 /* ---- opening ---- */
@@ -123,7 +117,7 @@ struct err *reader_blobs(struct reader *r,
 	return NULL;
 }
 
-static struct err *find_map(struct reader *r, const char *name, const struct snap_map **ret_map)
+struct err *reader_find_map(struct reader *r, const char *name, const struct snap_map **ret_map)
 {
 	for (uint32_t i = 0; i < r->rec.info.nmaps; i++) {
 		if (strcmp(r->rec.info.maps[i].name, name) == 0) {
@@ -240,18 +234,43 @@ static struct err *decode_slots(struct worker *w, uint64_t slot, uint32_t n,
 	return NULL;
 }
 
+static bool run_wanted(const struct stretch *s, const struct map_run *run)
+{
+	return s->opts->wanted == NULL || s->opts->wanted(s->opts->arg, run->page, run->npages);
+}
+
+/* Pages of frames that are not read count as done, too. */
+static bool frame_wanted(struct stretch *s, size_t i)
+{
+	uint64_t pages = 0;
+	for (size_t k = s->runs.start[i]; k < s->runs.start[i + 1]; k++) {
+		if (run_wanted(s, &s->runs.run[k])) {
+			return true;
+		}
+		pages += s->runs.run[k].npages;
+	}
+	atomic_fetch_add(&s->done_pages, pages);
+	return false;
+}
+
 static struct err *frame_read(struct worker *w, size_t i, const struct lplace *at)
 {
 	struct stretch *s = w->s;
 	uint8_t done[FRAME_SUBS_MAX] = { 0 };
+	if (!frame_wanted(s, i)) {
+		return NULL;
+	}
 	TRY(about_frame(s, i, frame_load(s->f, at, frame_id(s, i), w->record, &w->frame)));
 	uint64_t pages = 0;
 	for (size_t k = s->runs.start[i]; k < s->runs.start[i + 1]; k++) {
 		const struct map_run *run = &s->runs.run[k];
+		pages += run->npages;
+		if (!run_wanted(s, run)) {
+			continue;
+		}
 		TRY(about_frame(s, i, decode_slots(w, run->v, run->npages, done)));
 		TRY(s->opts->place(s->opts->arg, run->page, w->pages + run->v * PAGE_BYTES,
 				   run->npages));
-		pages += run->npages;
 	}
 	atomic_fetch_add(&s->done_pages, pages);
 	return NULL;
@@ -316,6 +335,10 @@ static struct err *place_values(struct stretch *s)
 	ENSURE(buf != NULL, ERR_SYS, "out of memory");
 	for (size_t i = 0; i < s->runs.nvalues; i++) {
 		const struct map_run *run = &s->runs.run[i];
+		if (!run_wanted(s, run)) {
+			atomic_fetch_add(&s->done_pages, run->npages);
+			continue;
+		}
 		uint32_t fill = MIN(run->npages, (uint32_t)VALUE_RUN_PAGES);
 		for (size_t k = 0; k < fill * (PAGE_BYTES / sizeof(*buf)); k++) {
 			buf[k] = run->v;
@@ -418,7 +441,7 @@ static struct err *read_stretches(struct stretch *s)
 struct err *reader_map_read(struct reader *r, const char *name, const struct read_opts *opts)
 {
 	const struct snap_map *map;
-	TRY(find_map(r, name, &map));
+	TRY(reader_find_map(r, name, &map));
 	struct stretch s = {
 		.f = r->f,
 		.map = map,
@@ -471,7 +494,7 @@ struct err *reader_map_page(struct reader *r, const char *name, uint64_t index,
 			    uint8_t ret_page[PAGE_BYTES])
 {
 	const struct snap_map *map;
-	TRY(find_map(r, name, &map));
+	TRY(reader_find_map(r, name, &map));
 	ENSURE(index < map->len_bytes / PAGE_BYTES + (map->len_bytes % PAGE_BYTES != 0), ERR_USAGE,
 	       "map %s has no page 0x%llx", name, (unsigned long long)index);
 	SCOPE(ltxn_abortp) struct ltxn *t = NULL;

@@ -20,9 +20,11 @@
 #include "store/family.h"
 #include "store/salvage_copy.h"
 #include "store/salvage_file.h"
+#include "store/salvage_scan.h"
 
 enum {
-	STAGES = 3, /* as it is; by the newer meta page; by the older one */
+	STAGE_SCAN = 3, /* after: as it is; by the newer meta page; by the older one */
+	STAGES,
 	PATH_BYTES = FAMILY_DIR_MAX + 64,
 	WHY_BYTES = 512,
 };
@@ -38,7 +40,8 @@ struct seen {
 /* One way to read a family. */
 struct copy {
 	bool opens;
-	bool whole; /* nothing at all was found */
+	bool listed; /* all of its snapshots are in `snap` */
+	bool whole;  /* nothing at all was found */
 	char dir[STORE_DIR_MAX + 64];
 	char why[WHY_BYTES];
 	struct seen *snap; /* owned */
@@ -224,7 +227,7 @@ static struct err *on_snap(void *arg, const struct snap_rec *r)
 
 static struct err *on_damaged(void *arg, uint64_t id, struct err *e)
 {
-	struct seen *one;
+	struct seen *one = NULL;
 	struct err *bad = seen_add(arg, NULL, id, &one);
 	if (bad == NULL) {
 		why_of(one->why, e);
@@ -258,6 +261,7 @@ static struct err *check_copy(struct family *f, struct copy *c)
 	if (e != NULL && is_host_error(e)) {
 		return e;
 	}
+	c->listed = e == NULL;
 	if (e != NULL) {
 		why_of(c->why, e); /* what was listed before that is tried */
 	}
@@ -286,12 +290,16 @@ static struct err *check_copy(struct family *f, struct copy *c)
 }
 
 /* Opens the family in a copy of the store. */
-static struct err *copy_open(const struct copy *c, const uint8_t uuid[16], struct family **ret)
+static struct err *copy_open(const struct copy *c, const uint8_t uuid[16], bool create,
+			     struct family **ret)
 {
 	SCOPE(freep) struct store *st = calloc(1, sizeof(*st));
 	ENSURE(st != NULL, ERR_SYS, "out of memory");
-	snprintf(st->dir, sizeof(st->dir), "%s", c->dir);
-	return family_open(st, uuid, false, ret);
+	size_t len = strlen(c->dir);
+	ENSURE(len < sizeof(st->dir), ERR_LIMIT, "the path of a copy is too long: %.64s...",
+	       c->dir);
+	memcpy(st->dir, c->dir, len + 1);
+	return family_open(st, uuid, create, ret);
 }
 
 static struct err *copy_try(struct salvage *s, struct copy *c, unsigned stage,
@@ -315,7 +323,24 @@ static struct err *copy_try(struct salvage *s, struct copy *c, unsigned stage,
 		TRY(stage_keep(b, stage, &txnid));
 	}
 	SCOPE(family_closep) struct family *f = NULL;
-	TRY(copy_open(c, uuid, &f));
+	TRY(copy_open(c, uuid, false, &f));
+	c->opens = true;
+	return check_copy(f, c);
+}
+
+/* The family anew from the records that are found in its file. */
+static struct err *copy_scan(struct salvage *s, struct copy *c, const uint8_t uuid[16])
+{
+	char text[37];
+	char a[PATH_BYTES];
+	uuid_text(uuid, text);
+	TRY(copy_dir(s, c->dir, sizeof(c->dir)));
+	SCOPE(family_closep) struct family *f = NULL;
+	TRY(copy_open(c, uuid, true, &f));
+	snprintf(a, sizeof(a), "%s/families/%s/data.mdb", s->from, text);
+	struct salvage_scanned n;
+	TRY(salvage_scan(a, f, &n));
+	ENSURE(n.snaps > 0, ERR_CORRUPT, "%s: no snapshot's record is left in it", a);
 	c->opens = true;
 	return check_copy(f, c);
 }
@@ -390,7 +415,7 @@ static struct err *copy_over(struct salvage *s, struct copy copies[STAGES], unsi
 {
 	struct copy *c = &copies[k];
 	SCOPE(family_closep) struct family *from = NULL;
-	TRY(copy_open(c, uuid, &from));
+	TRY(copy_open(c, uuid, false, &from));
 	SCOPE(family_closep) struct family *to = NULL;
 	TRY(family_open(s->dst, uuid, true, &to));
 	SCOPE(salvage_copied_done) struct salvage_copied done = { 0 };
@@ -442,6 +467,44 @@ static struct err *family_report(struct salvage *s, const struct copy copies[STA
 	return NULL;
 }
 
+/* Is there a snapshot that no copy so far holds whole, or no list of them at all? */
+static bool needs_scan(const struct copy copies[STAGES])
+{
+	bool list = false;
+	for (unsigned k = 0; k < STAGE_SCAN; k++) {
+		list |= copies[k].listed;
+		for (size_t i = 0; i < copies[k].n; i++) {
+			if (!is_saved(copies, copies[k].snap[i].info.id)) {
+				return true;
+			}
+		}
+	}
+	return !list;
+}
+
+/* A list tells which of the records that a scan has found are of removed snapshots. */
+static void drop_removed(struct copy copies[STAGES])
+{
+	struct copy *scan = &copies[STAGE_SCAN];
+	bool list = false;
+	for (unsigned k = 0; k < STAGE_SCAN; k++) {
+		list |= copies[k].listed;
+	}
+	size_t n = 0;
+	for (size_t i = 0; list && i < scan->n; i++) {
+		bool known = false;
+		for (unsigned k = 0; k < STAGE_SCAN; k++) {
+			known |= find_snap(&copies[k], scan->snap[i].info.id) != NULL;
+		}
+		if (known) {
+			scan->snap[n++] = scan->snap[i];
+		} else {
+			scan->nsound -= scan->snap[i].sound;
+		}
+	}
+	scan->n = list ? n : scan->n;
+}
+
 /* Does another copy hold a snapshot whole that this one does not? */
 static bool has_more(const struct copy copies[STAGES], const struct copy *best)
 {
@@ -477,12 +540,16 @@ static struct err *family_finish(struct salvage *s, struct copy copies[STAGES],
 	}
 	if (best != &copies[0]) {
 		char why[WHY_BYTES + 128];
-		snprintf(why, sizeof(why),
-			 "the last commit is damaged, an earlier one was used, too: %s",
+		snprintf(why, sizeof(why), "%s: %s",
+			 best == &copies[STAGE_SCAN]
+				 ? "its tables are damaged, records were looked for in all of its "
+				   "file"
+				 : "the last commit is damaged, an earlier one was used, too",
 			 copies[0].why);
 		s->report(s->arg, SALVAGE_NOTE, what, why);
 	}
-	if (best->whole && !has_more(copies, best)) {
+	/* A scan also finds what was removed: only what is wanted of it is copied. */
+	if (best->whole && best != &copies[STAGE_SCAN] && !has_more(copies, best)) {
 		TRY(take_over(s, best, text));
 	} else {
 		for (unsigned k = 0; k < STAGES; k++) {
@@ -492,21 +559,35 @@ static struct err *family_finish(struct salvage *s, struct copy copies[STAGES],
 	return family_report(s, copies, uuid);
 }
 
+/* What each way gives; the error of the first that ends the recovery. */
+static struct err *copies_make(struct salvage *s, struct copy copies[STAGES],
+			       const uint8_t uuid[16])
+{
+	for (unsigned k = 0; k < STAGES; k++) {
+		if (k == STAGE_SCAN && !needs_scan(copies)) {
+			return NULL;
+		}
+		struct err *e = k == STAGE_SCAN ? copy_scan(s, &copies[k], uuid)
+						: copy_try(s, &copies[k], k, uuid);
+		if (e != NULL && is_host_error(e)) {
+			return e;
+		}
+		if (e != NULL) {
+			why_of(copies[k].why, e);
+		}
+		if (copies[k].whole && k == 0) {
+			return NULL;
+		}
+	}
+	drop_removed(copies);
+	return NULL;
+}
+
 static struct err *family_salvage(struct salvage *s, const uint8_t uuid[16])
 {
 	SCOPE(freep) struct copy *copies = calloc(STAGES, sizeof(*copies));
 	ENSURE(copies != NULL, ERR_SYS, "out of memory");
-	struct err *e = NULL;
-	for (unsigned k = 0; k < STAGES && e == NULL; k++) {
-		e = copy_try(s, &copies[k], k, uuid);
-		if (e != NULL && !is_host_error(e)) {
-			why_of(copies[k].why, e);
-			e = NULL;
-		}
-		if (copies[k].whole && k == 0) {
-			break;
-		}
-	}
+	struct err *e = copies_make(s, copies, uuid);
 	if (e == NULL) {
 		e = family_finish(s, copies, uuid);
 	}

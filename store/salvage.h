@@ -28,7 +28,10 @@ struct salvage_result {
  * verifies. Nothing in `from` is written to: all work is done on copies in "<to>.work", removed at
  * the end. Each family is tried as it is and, unless that is sound, as the commit before its last
  * one left it; a family that is sound in one of these ways is taken over as it is, from others the
- * sound snapshots are copied. What cannot be saved is reported and is no error.
+ * sound snapshots are copied. Where that leaves a snapshot or the list of them unread, records are
+ * looked for in all of the file by their magic numbers and checksums, and the snapshots of which
+ * everything is found are copied; without a list that may bring a removed one back. What cannot be
+ * saved is reported and is no error.
  * Errors: ERR_NOT_NOW (in use, or `to` is not empty), ERR_NOTFOUND, ERR_INCOMPAT (another format
  * version), ERR_NOSPACE and ERR_SYS of the new store; then `to` is incomplete.
  */

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Writing: one session makes one snapshot. Implements the session part of store.h.
+ * Writing: one session makes one snapshot. Implements the session part of store.h; its maps are in
+ * session_map.c.
  *
  * The caller's thread hands pages to the compressor pool (pack.h); the thread "twrite" of this file
  * takes finished records from it and commits them in batches. It collects a batch before it opens
@@ -12,7 +13,6 @@
  * I3: nothing refers to what it wrote until the transaction of session_publish, which also removes
  *     the pend record. So either all is published or the whole range is garbage.
  */
-#include <ctype.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
@@ -21,63 +21,20 @@
 #include <unistd.h>
 
 #include "core/base/clock.h"
-#include "store/family.h"
 #include "store/gc.h"
-#include "store/mapbuild.h"
-#include "store/pack.h"
+#include "store/session_internal.h"
 
-#define SESSION_IDS (1ull << 32) /* ids in a session's range: 2^32 frames of 64 KiB are 256 TiB */
-#define BATCH_BYTES (16 * MIB)   /* records per transaction; TAKE_BATCH_BYTES is the bound */
-#define QUEUE_BYTES (32 * MIB)   /* what the pool may have finished, one batch being held */
-#define AHEAD_BYTES (64 * MIB)   /* step in which growth is allocated ahead */
-#define BLOBS_BYTES_MAX (24 * MIB)  /* all blobs: they go into the final transaction */
-#define SPACE_MIN_BYTES (8 * MIB)   /* below that no take is begun */
+#define SESSION_IDS (1ull << 32)   /* ids in a session's range: 2^32 frames of 64 KiB are 256 TiB */
+#define BATCH_BYTES (16 * MIB)     /* records per transaction; TAKE_BATCH_BYTES is the bound */
+#define QUEUE_BYTES (32 * MIB)     /* what the pool may have finished, one batch being held */
+#define AHEAD_BYTES (64 * MIB)     /* step in which growth is allocated ahead */
+#define BLOBS_BYTES_MAX (24 * MIB) /* all blobs: they go into the final transaction */
+#define SPACE_MIN_BYTES (8 * MIB)  /* below that no take is begun */
 #define WORKERS_DEFAULT_MAX 8u
 _Static_assert(BATCH_BYTES + FRAME_BYTES_MAX < TAKE_BATCH_BYTES, "a batch keeps to the bound");
 
 enum {
 	WORKER_NICE = 10, /* the guest goes first */
-};
-
-struct map_out {
-	struct snap_map info;
-	struct node_child *leaf; /* owned; [twrite until it is joined] */
-	uint64_t nleaves;
-	uint64_t shared_from; /* snapshot id, 0: written by this session */
-};
-
-struct blob_out {
-	struct snap_blob ref;
-	uint8_t *p; /* owned */
-};
-
-struct session {
-	struct family *f;
-	struct session_opts opts;
-	struct holder holder;
-	struct pend_rec pend;
-	bool reserved; /* the pend record may exist */
-	bool over;
-	atomic_ullong next_id; /* taken by workers (next_id) and by publish, after the workers */
-
-	struct pack *pack; /* NULL before the first map */
-	pthread_t writer;
-	bool writing;           /* twrite runs and is to be joined */
-	struct err *writer_err; /* [twrite until it is joined] */
-	uint64_t inside_bytes;  /* [twrite] free pages in the file that are still unused */
-	uint64_t ahead_bytes;   /* [twrite] allocated behind the end and not used yet */
-	bool grew;              /* [twrite] something was allocated ahead */
-
-	struct map_out map[STORE_MAPS_MAX];
-	unsigned nmaps;
-	bool map_open; /* the last of map[] */
-	uint64_t next_page;
-	struct pack_chunk chunk; /* of the open map; its leaf is not queued yet */
-	bool chunk_used;
-	uint8_t *hold;         /* owned: one leaf's pages, when session_settle falls into a leaf */
-	struct blob_out *blob; /* owned */
-	unsigned nblobs;
-	size_t blob_bytes;
 };
 
 /* ---- ids ---- */
@@ -109,7 +66,7 @@ static struct err *check_space(struct family *f, uint64_t expect_bytes)
 {
 	struct lenv_space sp;
 	TRY(lenv_space(f->env, &sp));
-	uint64_t have = sp.disk_free_bytes + sp.free_bytes;
+	uint64_t have = sp.disk_free_bytes + sp.backed_bytes;
 	uint64_t need = MAX((uint64_t)SPACE_MIN_BYTES, expect_bytes / 10);
 	ENSURE(have >= need, ERR_NOSPACE,
 	       "store %s: the disk is full: %llu MiB free, a take needs at least %llu; remove "
@@ -301,21 +258,21 @@ static unsigned worker_count(unsigned asked)
 	return n < 1 ? 1 : (unsigned)MIN(n, (long)WORKERS_DEFAULT_MAX);
 }
 
-/* Starts the pool and twrite, at the first map. */
-static struct err *start_writing(struct session *s)
+struct err *session_start_writing(struct session *s)
 {
 	if (s->pack != NULL) {
 		return NULL;
 	}
 	struct lenv_space sp;
 	TRY(lenv_space(s->f->env, &sp));
-	s->inside_bytes = sp.free_bytes;
+	s->inside_bytes = sp.backed_bytes;
 	struct pack_opts po = {
 		.workers = worker_count(s->opts.workers),
 		.level = s->opts.level,
 		.out_bytes_max = QUEUE_BYTES,
 		.nice = WORKER_NICE,
 		.next_id = pack_id,
+		.load = session_map_load,
 		.arg = s,
 	};
 	memcpy(po.uuid, s->f->uuid, sizeof(po.uuid));
@@ -334,160 +291,13 @@ static struct err *start_writing(struct session *s)
 	return NULL;
 }
 
-/* ---- maps ---- */
+/* ---- blobs ---- */
 
-static struct err *check_running(const struct session *s)
+struct err *session_check_running(const struct session *s)
 {
 	ENSURE(!s->over, ERR_NOT_NOW, "the session is over");
 	return NULL;
 }
-
-static struct err *check_new_map(const struct session *s, const char *name)
-{
-	TRY(check_running(s));
-	ENSURE(!s->map_open, ERR_NOT_NOW, "map %s is still open", s->map[s->nmaps - 1].info.name);
-	ENSURE(s->nmaps < STORE_MAPS_MAX, ERR_LIMIT, "more than %u maps", STORE_MAPS_MAX);
-	size_t len = strlen(name);
-	ENSURE(len > 0 && len <= STORE_MAP_NAME_MAX, ERR_USAGE, "a map name has 1 to %u bytes",
-	       STORE_MAP_NAME_MAX);
-	for (size_t i = 0; i < len; i++) { /* others would not be read back */
-		ENSURE(name[i] > ' ' && name[i] < 0x7f, ERR_USAGE,
-		       "a map name has visible ASCII characters only");
-	}
-	for (unsigned i = 0; i < s->nmaps; i++) {
-		ENSURE(strcmp(s->map[i].info.name, name) != 0, ERR_NOT_NOW,
-		       "there is a map %s already", name);
-	}
-	return NULL;
-}
-
-struct err *session_map_begin(struct session *s, const char *name, uint64_t len_bytes,
-			      const uint8_t user[32])
-{
-	TRY(check_new_map(s, name));
-	ENSURE(len_bytes <= SNAP_MAP_BYTES_MAX, ERR_LIMIT, "map %s: %llu bytes, at most %llu", name,
-	       (unsigned long long)len_bytes, SNAP_MAP_BYTES_MAX);
-	struct map_out m = { .info = { .len_bytes = len_bytes } };
-	TRY(map_height(len_bytes, &m.info.height));
-	TRY(start_writing(s));
-	m.nleaves = map_leaves(len_bytes);
-	snprintf(m.info.name, sizeof(m.info.name), "%s", name);
-	memcpy(m.info.user, user, sizeof(m.info.user));
-	m.leaf = calloc(MAX(m.nleaves, (uint64_t)1), sizeof(*m.leaf));
-	ENSURE(m.leaf != NULL, ERR_SYS, "out of memory");
-	s->map[s->nmaps++] = m;
-	s->map_open = true;
-	s->next_page = 0;
-	s->chunk_used = false;
-	return NULL;
-}
-
-/* Queues the open leaf. */
-static struct err *chunk_flush(struct session *s)
-{
-	if (!s->chunk_used) {
-		return NULL;
-	}
-	s->chunk_used = false;
-	return pack_put(s->pack, &s->chunk);
-}
-
-struct err *session_map_pages(struct session *s, uint64_t index, const void *pages, uint64_t npages)
-{
-	TRY(check_running(s));
-	ENSURE(s->map_open, ERR_NOT_NOW, "no map is open");
-	const struct map_out *m = &s->map[s->nmaps - 1];
-	uint64_t total = m->info.len_bytes / PAGE_BYTES + (m->info.len_bytes % PAGE_BYTES != 0);
-	ENSURE(index >= s->next_page && index <= total && npages <= total - index, ERR_USAGE,
-	       "map %s: pages %llu+%llu are out of order or behind its end", m->info.name,
-	       (unsigned long long)index, (unsigned long long)npages);
-	const uint8_t *p = pages;
-	s->next_page = index + npages;
-	while (npages > 0) {
-		uint64_t leaf = index / LEAF_PAGES;
-		if (s->chunk_used && s->chunk.leaf != leaf) {
-			TRY(chunk_flush(s));
-		}
-		if (!s->chunk_used) {
-			memset(&s->chunk, 0, sizeof(s->chunk));
-			s->chunk.map = s->nmaps - 1;
-			s->chunk.leaf = leaf;
-			s->chunk_used = true;
-		}
-		uint64_t at = index % LEAF_PAGES;
-		uint64_t n = MIN(npages, LEAF_PAGES - at);
-		for (uint64_t i = 0; i < n; i++) {
-			s->chunk.page[at + i] = p + i * PAGE_BYTES;
-		}
-		p += n * PAGE_BYTES;
-		index += n;
-		npages -= n;
-	}
-	return NULL;
-}
-
-struct err *session_map_end(struct session *s)
-{
-	TRY(check_running(s));
-	ENSURE(s->map_open, ERR_NOT_NOW, "no map is open");
-	s->map_open = false;
-	return chunk_flush(s);
-}
-
-/* Keeps the pages of a leaf that is not complete: the caller may take its memory back now. */
-static struct err *chunk_hold(struct session *s)
-{
-	if (!s->chunk_used) {
-		return NULL;
-	}
-	if (s->hold == NULL) {
-		s->hold = malloc(LEAF_SPAN_BYTES);
-		ENSURE(s->hold != NULL, ERR_SYS, "out of memory");
-	}
-	for (size_t i = 0; i < LEAF_PAGES; i++) {
-		uint8_t *to = s->hold + i * PAGE_BYTES;
-		if (s->chunk.page[i] != NULL && s->chunk.page[i] != to) {
-			memcpy(to, s->chunk.page[i], PAGE_BYTES);
-			s->chunk.page[i] = to;
-		}
-	}
-	return NULL;
-}
-
-struct err *session_settle(struct session *s)
-{
-	TRY(check_running(s));
-	if (s->pack == NULL) {
-		return NULL;
-	}
-	/* First the pool: an earlier leaf that it still reads may be in `hold`. */
-	struct err *e = pack_settle(s->pack);
-	return e != NULL ? e : chunk_hold(s);
-}
-
-struct err *session_map_share(struct session *s, uint64_t snap_id, const char *name)
-{
-	TRY(check_new_map(s, name));
-	SCOPE(ltxn_abortp) struct ltxn *t = NULL;
-	TRY(ltxn_begin(s->f->env, false, &t));
-	bool found;
-	SCOPE(snaprec_done) struct snap_rec r = { 0 };
-	TRY(family_snap_get(s->f, t, snap_id, &found, &r));
-	ENSURE(found, ERR_NOTFOUND, "snapshot id %llu does not exist", (unsigned long long)snap_id);
-	for (uint32_t i = 0; i < r.info.nmaps; i++) {
-		if (strcmp(r.info.maps[i].name, name) == 0) {
-			s->map[s->nmaps++] = (struct map_out){
-				.info = r.info.maps[i],
-				.shared_from = snap_id,
-			};
-			return NULL;
-		}
-	}
-	return ERR(ERR_NOTFOUND, "snapshot id %llu has no map %s", (unsigned long long)snap_id,
-		   name);
-}
-
-/* ---- blobs ---- */
 
 static int blob_cmp(const struct snap_blob *a, const struct snap_blob *b)
 {
@@ -506,7 +316,7 @@ static int blob_order(const void *pa, const void *pb)
 struct err *session_blob(struct session *s, uint16_t kind, uint16_t index, const void *p,
 			 size_t len)
 {
-	TRY(check_running(s));
+	TRY(session_check_running(s));
 	ENSURE(len <= BLOB_BYTES_MAX && s->blob_bytes + len <= BLOBS_BYTES_MAX, ERR_LIMIT,
 	       "blob %u.%u: %zu bytes; one may have %llu, all together %llu", kind, index, len,
 	       (unsigned long long)BLOB_BYTES_MAX, (unsigned long long)BLOBS_BYTES_MAX);
@@ -532,21 +342,6 @@ struct err *session_blob(struct session *s, uint16_t kind, uint16_t index, const
 
 /* ---- publishing ---- */
 
-static struct err *check_tag(const char *tag)
-{
-	size_t len = strnlen(tag, NAME_BYTES_MAX + 1);
-	ENSURE(len <= NAME_BYTES_MAX, ERR_USAGE, "tag: longer than %u bytes", NAME_BYTES_MAX);
-	bool digits = len > 0;
-	for (size_t i = 0; i < len; i++) {
-		unsigned char c = (unsigned char)tag[i];
-		ENSURE(c > ' ' && c < 0x7f && c != '@' && c != '/', ERR_USAGE,
-		       "tag %s: only visible ASCII without @ and /", tag);
-		digits = digits && isdigit(c);
-	}
-	ENSURE(!digits, ERR_USAGE, "tag %s: only digits, which would read as a number", tag);
-	return NULL;
-}
-
 /* Ends the pool in order and joins twrite; its error, if any. */
 static struct err *finish_writing(struct session *s)
 {
@@ -570,17 +365,18 @@ static struct err *finish_writing(struct session *s)
 
 static struct err *build_maps(struct session *s, struct built_nodes *nodes)
 {
-	struct mapbuild mb = {
-		.uuid = s->f->uuid,
-		.zero = &s->f->zero,
-		.next_id = node_id,
-		.arg = s,
-	};
 	for (unsigned i = 0; i < s->nmaps; i++) {
 		struct map_out *m = &s->map[i];
 		if (m->shared_from != 0) {
 			continue;
 		}
+		struct mapbuild mb = {
+			.uuid = s->f->uuid,
+			.zero = &s->f->zero,
+			.next_id = node_id,
+			.arg = s,
+			.base = m->base != NULL ? m->base->level : NULL,
+		};
 		struct node_child root;
 		TRY(map_build(&mb, m->leaf, m->nleaves, m->info.height, nodes, &root));
 		m->info.root_id = root.id;
@@ -624,45 +420,63 @@ static struct err *write_early_nodes(struct session *s, const struct built_nodes
 	return NULL;
 }
 
-/* A shared map's records stay while the snapshot that it comes from has its record. */
-static struct err *check_sources(struct session *s, struct ltxn *t)
+/* The map of that name in the source's record: compaction may have moved it since it was shared. */
+static struct err *shared_root(const struct snap_rec *source, struct snap_map *m)
+{
+	for (uint32_t i = 0; i < source->info.nmaps; i++) {
+		const struct snap_map *now = &source->info.maps[i];
+		if (strcmp(now->name, m->name) == 0 && sha256_equal(&now->digest, &m->digest)) {
+			m->root_id = now->root_id;
+			return NULL;
+		}
+	}
+	return ERR(ERR_CORRUPT, "snapshot id %llu: its map %s has changed",
+		   (unsigned long long)source->info.id, m->name);
+}
+
+/* What is taken over stays while the snapshot that it comes from has its record. */
+static struct err *check_sources(struct session *s, struct ltxn *t, struct snap_rec *mine)
 {
 	for (unsigned i = 0; i < s->nmaps; i++) {
 		const struct map_out *m = &s->map[i];
-		if (m->shared_from == 0) {
+		uint64_t from = m->base != NULL ? m->base->snap_id : m->shared_from;
+		if (from == 0) {
 			continue;
 		}
 		bool found;
 		SCOPE(snaprec_done) struct snap_rec r = { 0 };
-		TRY(family_snap_get(s->f, t, m->shared_from, &found, &r));
+		TRY(family_snap_get(s->f, t, from, &found, &r));
 		ENSURE(found, ERR_NOT_NOW,
 		       "snapshot id %llu was removed meanwhile; its map %s cannot be shared",
-		       (unsigned long long)m->shared_from, m->info.name);
+		       (unsigned long long)from, m->info.name);
+		/* What a base had is under a lease, and stays where it was. */
+		if (m->base == NULL) {
+			TRY(shared_root(&r, &mine->info.maps[i]));
+		}
 	}
 	return NULL;
 }
 
-static struct err *tag_differs(void *arg, const struct snap_rec *r)
+static struct err *number_differs(void *arg, const struct snap_rec *r)
 {
 	const struct snap_rec *mine = arg;
-	ENSURE(r->hidden || mine->info.tag[0] == 0 ||
-		       memcmp(r->info.vm, mine->info.vm, sizeof(r->info.vm)) != 0 ||
-		       strcmp(r->info.tag, mine->info.tag) != 0,
-	       ERR_NOT_NOW, "the tag %s is taken by snapshot %llu of this VM", r->info.tag,
+	ENSURE(r->hidden || r->info.number != mine->info.number ||
+		       memcmp(r->info.vm, mine->info.vm, sizeof(r->info.vm)) != 0,
+	       ERR_NOT_NOW, "the VM has a snapshot with number %llu already",
 	       (unsigned long long)r->info.number);
 	return NULL;
 }
 
-static struct err *tag_unknown(void *arg, uint64_t id, struct err *e)
+static struct err *number_unknown(void *arg, uint64_t id, struct err *e)
 {
 	(void)arg;
 	(void)id;
-	err_drop(e, "a damaged snapshot does not stop new ones; verify names it");
-	return NULL;
+	return e; /* its number is not known: it may be this one */
 }
 
 /* Ids and numbers, which only the final transaction can give. */
-static struct err *number_snap(struct session *s, struct ltxn *t, struct snap_rec *r)
+static struct err *number_snap(struct session *s, struct ltxn *t, const struct snap_meta *meta,
+			       struct snap_rec *r)
 {
 	struct family *f = s->f;
 	uint64_t next;
@@ -672,6 +486,20 @@ static struct err *number_snap(struct session *s, struct ltxn *t, struct snap_re
 	TRY(family_meta_put(f, t, FAMILY_KEY_NEXT, next, r->info.id + 1));
 	struct family_key_number key = family_key_number(r->info.vm);
 	TRY(family_meta_get(f, t, KEY_BYTES(key), &last, &unused));
+	if (meta->number != 0) {
+		struct snap_rec wanted = *r;
+		wanted.info.number = meta->number;
+		TRY(family_snap_each(f, t,
+				     &(struct family_snap_visit){
+					     .snap = number_differs,
+					     .damaged = number_unknown,
+					     .arg = &wanted,
+				     }));
+		r->info.number = meta->number;
+		return meta->number <= last
+			       ? NULL
+			       : family_meta_put(f, t, KEY_BYTES(key), meta->number, 0);
+	}
 	r->info.number = last + 1;
 	return family_meta_put(f, t, KEY_BYTES(key), r->info.number, 0);
 }
@@ -691,24 +519,22 @@ static struct err *put_blobs(struct session *s, struct ltxn *t, uint64_t snap_id
 }
 
 /* The one transaction that makes the snapshot exist. */
-static struct err *publish_txn(struct session *s, struct snap_rec *r,
+static struct err *publish_txn(struct session *s, const struct snap_meta *meta,
+			       struct snap_rec *r,
 			       const struct built_nodes *nodes, size_t from)
 {
 	struct family *f = s->f;
 	SCOPE(ltxn_abortp) struct ltxn *t = NULL;
 	TRY(ltxn_begin(f->env, true, &t));
-	TRY(check_sources(s, t));
-	TRY(family_snap_each(f, t,
-			     &(struct family_snap_visit){
-				     .snap = tag_differs,
-				     .damaged = tag_unknown,
-				     .arg = r,
-			     }));
-	TRY(number_snap(s, t, r));
+	TRY(check_sources(s, t, r));
+	TRY(family_tag_free(f, t, r));
+	TRY(number_snap(s, t, meta, r));
 	TRY(put_nodes(t, nodes, from, nodes->n));
 	TRY(put_blobs(s, t, r->info.id));
 	r->info.created_ns = clock_real_ns();
 	r->info.root = snaprec_root(r);
+	ENSURE(meta->root == NULL || sha256_equal(meta->root, &r->info.root), ERR_CORRUPT,
+	       "the content is not what its root says");
 	TRY(family_snap_put(f, t, r));
 	bool found;
 	TRY(ltxn_del(t, FAMILY_PEND, (struct bytes){ s->pend.holder, HOLDER_ID_BYTES }, &found));
@@ -757,9 +583,9 @@ static void trim(struct session *s)
 struct err *session_publish(struct session *s, const struct snap_meta *meta,
 			    struct snap_info *ret_info)
 {
-	TRY(check_running(s));
+	TRY(session_check_running(s));
 	ENSURE(!s->map_open, ERR_NOT_NOW, "map %s is still open", s->map[s->nmaps - 1].info.name);
-	TRY(check_tag(meta->tag));
+	TRY(family_check_tag(meta->tag));
 	s->over = true; /* also after a failure: then only session_free is left */
 	TRY(finish_writing(s));
 	SCOPE(built_nodes_done) struct built_nodes nodes = { 0 };
@@ -768,7 +594,7 @@ struct err *session_publish(struct session *s, const struct snap_meta *meta,
 	TRY(fill_record(s, meta, &r));
 	size_t from = 0;
 	TRY(write_early_nodes(s, &nodes, &from));
-	TRY(publish_txn(s, &r, &nodes, from));
+	TRY(publish_txn(s, meta, &r, &nodes, from));
 	s->reserved = false;
 	holder_drop(&s->holder);
 	trim(s);
@@ -801,7 +627,7 @@ void session_free(struct session *s)
 	trim(s);
 	holder_drop(&s->holder);
 	for (unsigned i = 0; i < s->nmaps; i++) {
-		free(s->map[i].leaf);
+		session_map_done(&s->map[i]);
 	}
 	for (unsigned i = 0; i < s->nblobs; i++) {
 		free(s->blob[i].p);

@@ -7,15 +7,18 @@
  * What is kept: a write transaction is one step (LMDB: one writer at a time, all or nothing; one that
  * a death cuts off never was), a read transaction is one look at everything. A holder's lock ends
  * with its process. Sessions reserve ids, write any of them in any order and number of batches,
- * publish or give up; one shares a map of the first snapshot. That snapshot is removed at any time.
- * Collectors clear dead sessions in several transactions, free hidden snapshots, mark, and sweep in
- * several transactions, any number of them at once. A reader reads the first snapshot under a lease.
+ * publish or give up; one takes over records of the first snapshot: a map as it is, or under a lease
+ * a map that its own one starts from. That snapshot is removed at any time. Collectors clear dead
+ * sessions in several transactions, free hidden snapshots, mark, and sweep in several transactions,
+ * any number of them at once. A reader reads the first snapshot under a lease.
  *
- * What is left out: frames, leaves, nodes and blobs are all "records"; numbers and tags; the catalog.
+ * What is left out: frames, leaves, nodes and blobs are all "records"; numbers and tags; the catalog;
+ * compaction and its moved, hidden records (I4 of gc.c); the reserve for a full disk.
  *
  * Properties: what is listed is complete, always (so a death leaves nothing partial listed); an id is
  * never written twice; nobody else frees a record of a living session; what a reader was promised
- * stays; when all is over and the last collection has run, only referenced records are left.
+ * stays; a session that found the first snapshot under its lease is not refused because of it; when
+ * all is over and the last collection has run, only referenced records are left.
  *
  * -DBROKEN_NEXT: ids are counted on at publish. -DBROKEN_HOLDER: the holder is taken after the pend
  * record. -DBROKEN_PUBLISH: the snapshot's record goes before the last batch. -DBROKEN_MARK: sessions
@@ -55,7 +58,7 @@ bool alive[S]; /* the holder's lock is held */
 bool busy[S];  /* the session is at work, and its process lives */
 bool dead[S];
 bool over[S];
-bool lease = false;
+byte leases = 0;
 bool reader_over = READERS == 0;
 byte gcs_over = 0;
 bool once[IDS]; /* the id has been written */
@@ -117,6 +120,7 @@ inline write_rec(id)
 inline publish()
 {
 	atomic {
+		assert(!sure || snap[0]);
 		if
 		:: !pend[s] -> skip /* cleared by somebody: refused */
 #ifndef BROKEN_SOURCE
@@ -140,6 +144,8 @@ proctype session(byte s)
 {
 	byte i = 0;
 	bool shares = false;
+	bool leased = false;
+	bool sure = false; /* the first snapshot was there, not hidden, and the lease, too */
 	bool published = false;
 	byte base = 0;
 	{
@@ -160,10 +166,19 @@ proctype session(byte s)
 #endif
 		if
 		:: s == S - 1 && s > 0 ->
-			atomic { /* session_map_share; hidden ones too */
+			if
+			:: true -> skip /* session_map_share */
+			:: true -> /* mapbase_open */
+				atomic {
+					leases++;
+					leased = true
+				}
+			fi;
+			atomic { /* hidden ones too */
 				if
 				:: snap[0] ->
 					shares = true;
+					sure = leased && !is_hidden[0];
 					i = 0;
 					do
 					:: i < IDS -> refs[s * IDS + i] = refs[i]; i++
@@ -197,12 +212,20 @@ proctype session(byte s)
 		:: !published -> drop_session(s, s)
 		:: else -> skip
 		fi;
+		atomic { /* mapbase_free */
+			leases = leases - leased;
+			leased = false;
+			sure = false
+		}
 		busy[s] = false;
 		alive[s] = false
 	} unless { dead[s] };
 	atomic {
 		busy[s] = false;
 		alive[s] = false; /* the kernel does it */
+		leases = leases - leased;
+		leased = false;
+		sure = false;
 		over[s] = true;
 		dead[s] = false;
 		shares = false;
@@ -242,9 +265,9 @@ proctype reader()
 #ifdef BROKEN_LEASE
 	bool found = false;
 	atomic { found = snap[0] && !is_hidden[0] }
-	lease = true;
+	leases++;
 #else
-	lease = true;
+	leases++;
 	bool found = false;
 	atomic { found = snap[0] && !is_hidden[0] }
 #endif
@@ -256,7 +279,7 @@ proctype reader()
 		}
 	:: else -> skip
 	fi;
-	lease = false;
+	leases--;
 	reader_over = true
 }
 
@@ -286,8 +309,8 @@ inline collect()
 	if
 	:: is_hidden[0] && snap[0] ->
 		if
-		:: lease -> skip
-		:: !lease ->
+		:: leases > 0 -> skip
+		:: leases == 0 ->
 			atomic {
 				snap[0] = false;
 				check()

@@ -8,6 +8,9 @@
 
 enum {
 	SNAP_FLAG_HIDDEN = 1,
+	SNAP_FLAG_PINNED = 2,
+	SNAP_FLAG_MOVED = 4,
+	SNAP_FLAGS = 7,
 };
 
 void snaprec_done(struct snap_rec *r)
@@ -76,7 +79,8 @@ void snaprec_encode(struct wbuf *w, const uint8_t uuid[16], const struct snap_re
 	const struct snap_info *in = &r->info;
 	wbuf_reset(w);
 	record_begin(w, RECORD_SNAP, in->id);
-	wbuf_u32(w, r->hidden ? SNAP_FLAG_HIDDEN : 0);
+	wbuf_u32(w, (r->hidden ? SNAP_FLAG_HIDDEN : 0u) | (in->pinned ? SNAP_FLAG_PINNED : 0u) |
+			    (r->moved ? SNAP_FLAG_MOVED : 0u));
 	wbuf_put(w, in->vm, sizeof(in->vm));
 	wbuf_u64(w, in->number);
 	put_text(w, in->tag, NAME_BYTES_MAX);
@@ -151,9 +155,11 @@ static struct err *decode_body(struct rcur *c, struct snap_rec *r)
 	struct snap_info *in = &r->info;
 	uint32_t flags;
 	TRY(rcur_u32(c, &flags));
-	ENSURE((flags & ~(uint32_t)SNAP_FLAG_HIDDEN) == 0, ERR_INCOMPAT, "unknown flags 0x%x",
-	       flags);
+	ENSURE((flags & ~(uint32_t)SNAP_FLAGS) == 0, ERR_INCOMPAT, "unknown flags 0x%x", flags);
 	r->hidden = (flags & SNAP_FLAG_HIDDEN) != 0;
+	r->moved = (flags & SNAP_FLAG_MOVED) != 0;
+	in->pinned = (flags & SNAP_FLAG_PINNED) != 0;
+	ENSURE(!r->moved || r->hidden, ERR_CORRUPT, "flags 0x%x are impossible", flags);
 	TRY(rcur_copy(c, in->vm, sizeof(in->vm)));
 	TRY(rcur_u64(c, &in->number));
 	TRY(get_text(c, NAME_BYTES_MAX, in->tag));

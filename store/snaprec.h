@@ -25,6 +25,8 @@ struct snap_blob {
 struct snap_rec {
 	struct snap_info info;
 	bool hidden;             /* removed, waiting for its leases to end */
+	bool moved; /* hidden, too: only the earlier place of snapshot info.parent's maps, waiting
+		     * for that one's leases to end */
 	struct snap_blob *blobs; /* owned; info.nblobs of them, ascending by (kind, index) */
 };
 void snaprec_done(struct snap_rec *r);

@@ -93,6 +93,7 @@ struct snap_info {
 	uint8_t vm[16];
 	uint64_t number;  /* 1.. per VM, never reused */
 	char tag[NAME_BYTES_MAX + 1]; /* "" if none; unique per VM */
+	bool pinned;                  /* not to be removed unless asked for by force */
 	uint64_t created_ns;   /* CLOCK_REALTIME at publish */
 	uint64_t frozen_at_ns; /* CLOCK_REALTIME at the freeze, from snap_meta */
 	uint64_t parent;       /* snapshot id or 0; informative */
@@ -114,6 +115,31 @@ MUST_USE struct err *family_snap_by_id(struct family *f, uint64_t id, bool *ret_
  * All ids must exist, else ERR_NOTFOUND and nothing is removed.
  */
 MUST_USE struct err *family_remove(struct family *f, const uint64_t *ids, size_t n);
+/* The same, but ERR_NOT_NOW, with nothing removed, if one of them is pinned. */
+MUST_USE struct err *family_remove_unpinned(struct family *f, const uint64_t *ids, size_t n);
+/* Changes what a snapshot is called and whether it is pinned. ERR_NOT_NOW: another one of the VM has
+ * that tag. Its root does not cover either. */
+struct snap_label {
+	const char *tag; /* NULL: as it is; "": none */
+	bool set_pin;
+	bool pinned;
+};
+MUST_USE struct err *family_label(struct family *f, uint64_t snap_id,
+				  const struct snap_label *label);
+/*
+ * What a policy does not keep of one VM's n snapshots, oldest first: ret_doomed[i]. Pinned ones and the
+ * newest are always kept, and all without any rule. Periods are of UTC, by the time of the freeze.
+ */
+struct prune_policy {
+	unsigned keep_last;
+	unsigned keep_hourly;
+	unsigned keep_daily;
+};
+void prune_choose(const struct snap_info *snaps, size_t n, const struct prune_policy *p,
+		  bool *ret_doomed);
+/* Bytes of all records that a VM's published snapshots use, but for those of ids[] with without[]. */
+MUST_USE struct err *vm_bytes(struct family *f, const uint8_t vm[16], const uint64_t *ids,
+			      const bool *without, size_t n, uint64_t *ret_bytes);
 /* Collection alone (also of what dead writers left). */
 struct gc_result {
 	uint64_t frames_freed;
@@ -121,6 +147,31 @@ struct gc_result {
 	uint64_t sessions_cleared;
 };
 MUST_USE struct err *family_gc(struct family *f, struct gc_result *ret_result);
+/*
+ * Gives blocks of free pages back to the file system: always, or (not all) when it is much. Takes the
+ * write lock for about a tenth of a second per quarter of a GiB. *ret_bytes: given back.
+ */
+MUST_USE struct err *family_punch(struct family *f, bool all, uint64_t *ret_bytes);
+/*
+ * Moves what is used of partly dead frames into new ones, round by round beside takes and readers, then
+ * collects and punches. Snapshots keep their ids, numbers and roots. What somebody was reading when
+ * a round began is left for another time. ERR_NOT_NOW: another one is at it.
+ */
+struct compact_opts {
+	unsigned live_percent; /* frames with less of their bytes in use are moved; 0: the default, 75 */
+	void (*progress)(void *arg, uint64_t done, uint64_t total); /* bytes; may be NULL */
+	void *arg;
+};
+struct compact_result {
+	uint64_t rounds;
+	uint64_t frames_moved; /* old ones that were given up */
+	uint64_t frames_made;
+	uint64_t pages_moved;
+	uint64_t bytes_freed;   /* of the old frames, less those of the new ones */
+	uint64_t bytes_punched; /* blocks given back to the file system */
+};
+MUST_USE struct err *family_compact(struct family *f, const struct compact_opts *opts,
+				    struct compact_result *ret_result);
 
 struct store_usage {
 	uint64_t file_bytes;      /* allocated blocks of the family's data file */
@@ -128,6 +179,38 @@ struct store_usage {
 	uint64_t frames, leaves, nodes, blobs, snaps;
 };
 MUST_USE struct err *family_usage(struct family *f, struct store_usage *ret_usage);
+
+/*
+ * Where a family's bytes are. Bytes are those of records, page by page: the part of a frame that
+ * belongs to a dead page is dead. What LMDB adds (about a tenth) is only in disk_bytes.
+ */
+struct snap_usage {
+	struct snap_info info;
+	uint64_t unique_bytes; /* nothing else uses them: freed by removing it, and compacting */
+	uint64_t rm_bytes;     /* of them and of dead pages: freed by removing it alone */
+	uint64_t shared_bytes; /* other snapshots use them, too */
+	bool leased;
+};
+struct family_stat {
+	uint64_t disk_bytes;        /* allocated blocks of the data file */
+	uint64_t file_bytes;        /* its length */
+	uint64_t free_bytes;        /* free pages inside of it, with blocks or without */
+	uint64_t record_bytes;      /* all records below */
+	uint64_t live_bytes;        /* what snapshots use, hidden ones too */
+	uint64_t shared_bytes;      /* part of them: more than one uses it */
+	uint64_t partly_dead_bytes; /* dead pages in frames that are in use: for compact */
+	uint64_t dead_bytes;        /* records that nothing uses: for gc */
+	uint64_t pending_bytes;     /* of sessions that are writing */
+	uint64_t live_pages;        /* slots */
+	uint64_t dead_pages;
+	uint64_t frames, partly_dead_frames, leaves, nodes, blobs;
+	uint64_t hidden;  /* snapshots that wait for a reader's end */
+	uint64_t damaged; /* records that could not be read: the figures lack what they would tell */
+	struct snap_usage *snap; /* owned; published, by (vm, number) */
+	size_t nsnaps;
+};
+MUST_USE struct err *family_stat(struct family *f, struct family_stat *ret_stat);
+void family_stat_done(struct family_stat *st);
 
 /* "NAME", "NAME@TAG" or "NAME@NUMBER" to one snapshot. ERR_NOTFOUND names what is missing and lists
  * what there is. The family is opened and handed over. A tag that is all digits is refused at take. */
@@ -154,12 +237,30 @@ MUST_USE struct err *session_open(struct family *f, const struct session_opts *o
 MUST_USE struct err *session_map_begin(struct session *s, const char *name, uint64_t len_bytes,
 				       const uint8_t user[32]);
 /*
+ * The same, with more to say. base: the id of a snapshot whose map of this name and length the new one
+ * starts from, 0: all zero. Nothing of it is read but where pages change; it may be removed meanwhile.
+ * ERR_NOTFOUND if there is no such snapshot or map. rounds: pages may be given again, see
+ * session_map_round.
+ */
+struct map_opts {
+	uint64_t base;
+	bool rounds;
+};
+MUST_USE struct err *session_map_begin_as(struct session *s, const char *name, uint64_t len_bytes,
+					  const uint8_t user[32], const struct map_opts *opts);
+/*
  * Queues npages whole pages as pages [index, index + npages) of the open map; ranges ascend and do
- * not overlap. The memory must stay mapped and unchanged until session_settle returns. Blocks while
- * the queue is full. An error of the writer (disk full, ...) shows here or at the next call.
+ * not overlap. The memory must stay mapped and unchanged until session_settle returns; in a map of
+ * rounds a page that is changed is stored as something in between, but soundly. Blocks while the
+ * queue is full. An error of the writer (disk full, ...) shows here or at the next call.
  */
 MUST_USE struct err *session_map_pages(struct session *s, uint64_t index, const void *pages,
 				       uint64_t npages);
+/*
+ * Settles, and lets pages be given again from the start: of each, what was given last counts. Keeps
+ * 16 KiB in memory for each 2 MiB that got a page, until session_map_end.
+ */
+MUST_USE struct err *session_map_round(struct session *s);
 MUST_USE struct err *session_map_end(struct session *s);
 /* Takes over a map of an existing snapshot of this family as it is (shared records). */
 MUST_USE struct err *session_map_share(struct session *s, uint64_t snap_id, const char *name);
@@ -173,6 +274,9 @@ struct snap_meta {
 	char tag[NAME_BYTES_MAX + 1];
 	uint64_t frozen_at_ns;
 	uint64_t parent;
+	/* For a snapshot that comes from elsewhere: */
+	uint64_t number;           /* 0: the VM's next one; ERR_NOT_NOW if it has that one */
+	const struct sha256 *root; /* NULL: whatever it is; else ERR_CORRUPT when it is another */
 };
 /*
  * Waits for the writer, then publishes in one transaction and syncs. After success the session is
@@ -208,6 +312,9 @@ struct read_opts {
 	unsigned workers; /* 0: one per online CPU, at most 8 */
 	struct err *(*place)(void *arg, uint64_t index, const void *pages, uint64_t npages);
 	void (*progress)(void *arg, uint64_t pages_done, uint64_t pages_total);
+	/* Called before a run of pages is decoded, from the same threads; false leaves it out. NULL:
+	 * all are wanted. */
+	bool (*wanted)(void *arg, uint64_t index, uint64_t npages);
 	void *arg;
 };
 MUST_USE struct err *reader_map_read(struct reader *r, const char *name,
@@ -215,6 +322,47 @@ MUST_USE struct err *reader_map_read(struct reader *r, const char *name,
 /* One page, verified down to its sub-frame; for single look-ups. */
 MUST_USE struct err *reader_map_page(struct reader *r, const char *name, uint64_t index,
 				     uint8_t ret_page[PAGE_BYTES]);
+
+/*
+ * Reading on demand: one aligned piece of a map at a time, verified down to the sub-frames that it
+ * lies in. Leaves and nodes are loaded and checked when the first page below them is asked for, so
+ * opening costs the same for any size. Keeps about 0.4 MiB. Belongs to one thread at a time; a reader
+ * may have several, and outlives them.
+ */
+#define STORE_PIECE_PAGES 16u
+struct piece_reader;
+struct piece {
+	uint64_t first; /* page index, a multiple of STORE_PIECE_PAGES */
+	uint32_t npages; /* fewer than STORE_PIECE_PAGES at the map's end only */
+	uint32_t nzero; /* how many of them are zero */
+	const uint8_t *pages; /* borrowed until the next call */
+};
+MUST_USE struct err *piece_reader_new(struct reader *r, const char *name,
+				      struct piece_reader **ret_p);
+void piece_reader_free(struct piece_reader *p);
+DEFINE_SCOPE(struct piece_reader, piece_reader_free)
+/* The piece that holds page `index`. ERR_CORRUPT names page and record; after ERR_SYS (the disk
+ * failed) it may be asked for again. */
+MUST_USE struct err *piece_read(struct piece_reader *p, uint64_t index, struct piece *ret_piece);
+
+/* ---- one snapshot as a stream ---- */
+
+struct transfer_opts {
+	const char *name; /* import: what a VM that is not there yet shall be called; NULL: as it was */
+	void (*progress)(void *arg, uint64_t done, uint64_t total); /* of the map in hand; may be NULL */
+	void *arg;
+};
+/* Writes a snapshot, whole by itself, in little memory. */
+MUST_USE struct err *store_export(struct store *s, const char *ref, int fd,
+				  const struct transfer_opts *opts, uint64_t *ret_bytes);
+/*
+ * Reads one up to the end of fd, which may be a stranger's; publishes it under its VM's uuid, number and
+ * tag if it is sound to the last byte. On failure nothing is listed and nothing registered.
+ * ERR_CORRUPT, ERR_INCOMPAT (another version), ERR_NOT_NOW (name, number or tag are taken).
+ */
+MUST_USE struct err *store_import(struct store *s, int fd, const struct transfer_opts *opts,
+				  struct store_vm *ret_vm, struct snap_info *ret_info,
+				  uint64_t *ret_bytes);
 
 /* ---- verification ---- */
 

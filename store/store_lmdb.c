@@ -18,9 +18,11 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/file.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 
+#include "core/base/clock.h"
 #include "core/base/io.h"
 #include "core/base/limits.h"
 #include "core/base/lock.h"
@@ -76,6 +78,15 @@ static bool disk_is_full(const struct lenv *l)
 	return statvfs(l->dir, &v) == 0 && (uint64_t)v.f_bavail * v.f_frsize < FULL_BELOW_BYTES;
 }
 
+/* Has the file come to the process's own limit? A write over it is short, which LMDB calls EIO. */
+static bool file_is_limited(const struct lenv *l)
+{
+	struct rlimit lim;
+	struct stat st;
+	return getrlimit(RLIMIT_FSIZE, &lim) == 0 && lim.rlim_cur != RLIM_INFINITY &&
+	       fstat(l->fd, &st) == 0 && (uint64_t)st.st_size + LMDB_PAGE > lim.rlim_cur;
+}
+
 /* The error for a return code of LMDB; `what` says what was being done. */
 struct err *store_lmdb_err(struct lenv *l, int rc, const char *what)
 {
@@ -88,6 +99,7 @@ struct err *store_lmdb_err(struct lenv *l, int rc, const char *what)
 	case MDB_CURSOR_FULL:
 	case MDB_INCOMPATIBLE:
 	case MDB_NOTFOUND:
+	case MDB_BAD_TXN: /* an earlier call of this transaction has met the damage */
 		return ERR(ERR_CORRUPT, "%s: %s: the data file is damaged (%s)", l->dir, what,
 			   mdb_strerror(rc));
 	case MDB_VERSION_MISMATCH:
@@ -102,8 +114,15 @@ struct err *store_lmdb_err(struct lenv *l, int rc, const char *what)
 		atomic_store(&l->panic, true);
 		return ERR(ERR_SYS, "%s: %s: an earlier write failed; it is opened again next time",
 			   l->dir, what);
+	case EFBIG:
 	case EIO:
 	case ENOSPC:
+		if (rc != ENOSPC && file_is_limited(l)) {
+			return ERR(ERR_NOSPACE,
+				   "%s: %s: the limit on the size of files is reached: raise it "
+				   "(ulimit -f), or remove snapshots",
+				   l->dir, what);
+		}
 		if (rc == ENOSPC || disk_is_full(l)) {
 			return ERR_SYSNO(ENOSPC,
 					 "%s: %s: the disk is full, remove snapshots or files",
@@ -210,13 +229,10 @@ struct err *store_lmdb_check_length(struct lenv *l)
 }
 
 /* Opens (and with `create` makes) the dbs in one committed transaction. */
-static struct err *open_dbs(struct lenv *l, bool create)
+static int open_dbs_once(struct lenv *l, bool create)
 {
 	MDB_txn *txn = NULL;
-	struct op o = { .env = l->env, .txn_out = &txn, .flags = l->rdonly ? MDB_RDONLY : 0 };
-	if (!create) {
-		o.flags = MDB_RDONLY;
-	}
+	struct op o = { .env = l->env, .txn_out = &txn, .flags = create ? 0 : MDB_RDONLY };
 	int rc = store_lmdb_run(l, op_txn_begin, &o);
 	for (unsigned i = 0; rc == 0 && i < l->ndbs; i++) {
 		o = (struct op){ .txn = txn, .name = l->dbs[i], .flags = create ? MDB_CREATE : 0 };
@@ -224,17 +240,25 @@ static struct err *open_dbs(struct lenv *l, bool create)
 		l->dbi[i] = o.dbi;
 	}
 	o = (struct op){ .txn = txn };
-	if (rc == RC_FAULT) {
-		return store_lmdb_dead(l);
-	}
 	if (rc != 0) {
-		if (txn != NULL) {
+		if (txn != NULL && rc != RC_FAULT) {
 			mdb_txn_abort(txn);
 		}
-		ENSURE(rc != MDB_NOTFOUND, ERR_NOTFOUND, "%s: not set up", l->dir);
-		return store_lmdb_err(l, rc, "opening its tables");
+		return rc;
 	}
-	rc = store_lmdb_run(l, op_txn_commit, &o);
+	return store_lmdb_run(l, op_txn_commit, &o);
+}
+
+/* Only a missing one is made, which needs the turn: opening must not wait for writers. */
+static struct err *open_dbs(struct lenv *l, bool create)
+{
+	int rc = open_dbs_once(l, false);
+	if (rc == MDB_NOTFOUND && create && !l->rdonly) {
+		TRY(store_lmdb_turn_take_opener(l));
+		rc = open_dbs_once(l, true);
+		store_lmdb_turn_drop_opener(l);
+	}
+	ENSURE(rc != MDB_NOTFOUND, ERR_NOTFOUND, "%s: not set up", l->dir);
 	return rc == 0 ? NULL : store_lmdb_err(l, rc, "opening its tables");
 }
 
@@ -328,11 +352,17 @@ static struct err *check_lists(struct lenv *l)
 static struct err *dir_lock(const struct lenv *l, struct fd *ret_lock)
 {
 	SCOPE(fd_close) struct fd dir = FD_NONE;
+	uint64_t deadline = clock_mono_ns() + l->turn_ms * 1000000ull;
 	TRY(io_open(l->dir, O_RDONLY | O_DIRECTORY, 0, &dir));
-	while (flock(dir.n, LOCK_EX) < 0) {
-		if (errno != EINTR) {
+	while (flock(dir.n, LOCK_EX | LOCK_NB) < 0) {
+		if (errno != EWOULDBLOCK && errno != EINTR) {
 			return ERR_ERRNO("locking %s", l->dir);
 		}
+		ENSURE(clock_mono_ns() < deadline, ERR_NOT_NOW,
+		       "%s: another process has been opening or closing it for %llu s; if a torpor "
+		       "process is stopped, continue or end it",
+		       l->dir, (unsigned long long)l->turn_ms / 1000);
+		usleep(1000);
 	}
 	*ret_lock = fd_move(&dir);
 	return NULL;
@@ -371,11 +401,14 @@ static struct err *newest_txns(struct lenv *l, bool write, uint64_t *ret_meta, u
  */
 static struct err *lock_file_settle(struct lenv *l, bool *ret_again)
 {
-	uint64_t meta;
-	uint64_t given;
+	uint64_t meta = 0;
+	uint64_t given = 0;
 	TRY(newest_txns(l, false, &meta, &given));
 	if (given < meta && !l->rdonly) {
-		TRY(newest_txns(l, true, &meta, &given));
+		TRY(store_lmdb_turn_take_opener(l));
+		struct err *e = newest_txns(l, true, &meta, &given);
+		store_lmdb_turn_drop_opener(l);
+		TRY(e);
 	}
 	/* One behind is a whole older state, good enough for a reader. */
 	*ret_again = given + (l->rdonly ? 1 : 0) < meta;
@@ -520,6 +553,9 @@ static struct err *env_try(struct lenv *l, bool create, bool *ret_again)
 	if (e == NULL && fcntl(l->fd, F_SETFD, FD_CLOEXEC) < 0) {
 		e = ERR_ERRNO("%s/data.mdb", l->dir);
 	}
+	if (e == NULL && !l->rdonly) {
+		e = store_lmdb_turn_open(l);
+	}
 	if (e == NULL) {
 		e = store_lmdb_check_length(l);
 	}
@@ -554,11 +590,9 @@ static struct err *env_try(struct lenv *l, bool create, bool *ret_again)
 		} else {
 			env_shut(l, env);
 		}
+		store_lmdb_turn_close(l);
 		l->env = NULL;
 		return e;
-	}
-	if (!l->rdonly) {
-		store_lmdb_turn_open(l);
 	}
 	l->pid = getpid();
 	return NULL;
@@ -598,7 +632,7 @@ static void env_stop(struct lenv *l)
 	} else if (l->env != NULL) {
 		env_shut(l, l->env);
 	}
-	fd_close(&l->turn_file); /* a parent's lock stays: its file is still open there */
+	store_lmdb_turn_close(l);
 	l->env = NULL;
 }
 
@@ -768,8 +802,9 @@ struct err *lenv_trim(struct lenv *l)
 	if (fstat(l->fd, &st) < 0) {
 		return ERR_ERRNO("%s/data.mdb", l->dir);
 	}
-	if ((uint64_t)st.st_blocks * 512 > (uint64_t)st.st_size &&
-	    ftruncate(l->fd, st.st_size) < 0) {
+	/* Whether there is something cannot be told from the number of blocks: there may be holes.
+	 */
+	if (ftruncate(l->fd, st.st_size) < 0) {
 		return ERR_ERRNO("%s/data.mdb: giving back unused space", l->dir);
 	}
 	return NULL;
@@ -798,8 +833,8 @@ struct err *lenv_space(struct lenv *l, struct lenv_space *ret_space)
 {
 	SCOPE(ltxn_abortp) struct ltxn *t = NULL;
 	TRY(ltxn_begin(l, false, &t));
-	/* A reader that was killed while this process had the environment open would keep pages from
-	 * being used again until the last one closes it. A failure only postpones that. */
+	/* A reader that was killed while this process had the environment open would keep pages
+	 * from being used again until the last one closes it. A failure only postpones that. */
 	int dead_readers;
 	(void)mdb_reader_check(l->env, &dead_readers);
 	struct op o = { .txn = t->txn };
@@ -812,10 +847,14 @@ struct err *lenv_space(struct lenv *l, struct lenv_space *ret_space)
 	if (fstat(l->fd, &st) < 0 || fstatvfs(l->fd, &v) < 0) {
 		return ERR_ERRNO("%s/data.mdb", l->dir);
 	}
+	uint64_t free_bytes = o.n * (uint64_t)LMDB_PAGE;
+	uint64_t allocated = (uint64_t)st.st_blocks * 512;
+	uint64_t used = (uint64_t)st.st_size - MIN(free_bytes, (uint64_t)st.st_size);
 	*ret_space = (struct lenv_space){
 		.file_bytes = (uint64_t)st.st_size,
-		.allocated_bytes = (uint64_t)st.st_blocks * 512,
-		.free_bytes = o.n * (uint64_t)LMDB_PAGE,
+		.allocated_bytes = allocated,
+		.free_bytes = free_bytes,
+		.backed_bytes = allocated > used ? MIN(free_bytes, allocated - used) : 0,
 		.disk_free_bytes = (uint64_t)v.f_bavail * v.f_frsize,
 	};
 	return NULL;

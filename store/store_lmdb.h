@@ -122,10 +122,17 @@ void lenv_will_need(struct lenv *l, uint64_t off, uint64_t len_bytes);
 void lenv_prealloc(struct lenv *l, uint64_t len_bytes);
 /* Gives back what lenv_prealloc allocated and nobody used. */
 MUST_USE struct err *lenv_trim(struct lenv *l);
+/*
+ * Gives the blocks of free pages back to the file system (store_lmdb_punch.c); using such a page again
+ * needs a block again. Takes the write lock for about a tenth of a second at a time. A file system
+ * without holes is no error. *ret_bytes: blocks that the file has less, if nobody else writes.
+ */
+MUST_USE struct err *lenv_punch(struct lenv *l, uint64_t *ret_bytes);
 struct lenv_space {
 	uint64_t file_bytes;      /* length */
 	uint64_t allocated_bytes; /* blocks */
 	uint64_t free_bytes;      /* free pages inside the file */
+	uint64_t backed_bytes;    /* of them: about what has blocks, the others are holes */
 	uint64_t disk_free_bytes; /* available to us in the file system */
 };
 MUST_USE struct err *lenv_space(struct lenv *l, struct lenv_space *ret_space);

@@ -524,7 +524,7 @@ static struct err *check_tables(struct check *c)
 		return BROKEN(c, c->meta.main.root, "%u tables, not %u", n, c->l->ndbs);
 	}
 	for (unsigned i = 0; i < n; i++) {
-		unsigned db;
+		unsigned db = 0;
 		struct table one;
 		TRY(table_of(c, c->meta.main.root, p + get_le16(p + LMDB_PAGE_HEAD + 2 * i), &db,
 			     &one));

@@ -43,8 +43,10 @@ struct lenv {
 	MDB_dbi dbi[LENV_DBS_MAX];
 	struct lock turn_lock;
 	struct cond turn_free;
-	bool turn_taken;     /* [turn_lock] a thread of this process writes or is the next to */
-	struct fd turn_file; /* DIR/write.lock; none when reading only */
+	bool turn_taken;  /* [turn_lock] a thread of this process writes or is the next to */
+	bool turn_queued; /* [turn_lock] a thread is the next to have turn_taken */
+	bool turn_kept;   /* LMDB's lock was lost with a fault: other processes must not try it */
+	struct fd turn_file; /* DIR/data.mdb, for its locks; none when reading only */
 	uint64_t turn_ms;    /* const: how long a writer waits for others */
 	atomic_bool dead;    /* set by a guard, read before every call into LMDB */
 	atomic_bool checked; /* LCHECK_ALL was passed since env was opened */
@@ -55,6 +57,7 @@ struct ltxn {
 	struct lenv *l;
 	MDB_txn *txn;
 	bool write;
+	pid_t pid; /* the process that began it: after a fork it is nobody else's */
 };
 
 /* Arguments of one call into LMDB, in memory that siglongjmp leaves alone. */
@@ -102,10 +105,16 @@ MUST_USE struct err *store_lmdb_mend_meta(struct lenv *l);
 
 /* The turn to write. Forked processes open the file anew. */
 void store_lmdb_turn_init(struct lenv *l);
-void store_lmdb_turn_open(struct lenv *l);
+/* Once LMDB has its data file open. */
+MUST_USE struct err *store_lmdb_turn_open(struct lenv *l);
 /* Waits for at most turn_ms: ERR_NOT_NOW. */
 MUST_USE struct err *store_lmdb_turn_take(struct lenv *l);
-void store_lmdb_turn_drop(struct lenv *l);
+/* keep: LMDB's own lock could not be given back, so this process keeps the turn until it ends. */
+void store_lmdb_turn_drop(struct lenv *l, bool keep);
+/* The same for who opens the environment, while no other thread knows it. */
+MUST_USE struct err *store_lmdb_turn_take_opener(struct lenv *l);
+void store_lmdb_turn_drop_opener(struct lenv *l);
+void store_lmdb_turn_close(struct lenv *l);
 
 enum {
 	CHECK_TRIES = 20, /* each means two commits between two of our system calls */

@@ -61,7 +61,8 @@ static struct err *begin_once(struct lenv *l, bool write, struct ltxn *t, bool *
 	}
 	if (rc != 0) {
 		if (write) {
-			store_lmdb_turn_drop(l);
+			/* A fault may have come while LMDB had its lock already. */
+			store_lmdb_turn_drop(l, rc == RC_FAULT);
 		}
 		store_lmdb_leave(l);
 		return store_lmdb_err(l, rc, "starting a transaction");
@@ -79,6 +80,7 @@ struct err *ltxn_begin(struct lenv *l, bool write, struct ltxn **ret_txn)
 	ENSURE(t != NULL, ERR_SYS, "out of memory");
 	t->l = l;
 	t->write = write;
+	t->pid = getpid();
 	bool again;
 	struct err *e = begin_once(l, write, t, &again);
 	if (e != NULL && again) {
@@ -97,11 +99,11 @@ struct err *ltxn_begin(struct lenv *l, bool write, struct ltxn **ret_txn)
 	return NULL;
 }
 
-/* After a transaction in which LMDB's calls are over. */
-static void txn_end(struct ltxn *t)
+/* After a transaction in which LMDB's calls are over; lock_lost: it may still have its lock. */
+static void txn_end(struct ltxn *t, bool lock_lost)
 {
 	if (t->write) {
-		store_lmdb_turn_drop(t->l);
+		store_lmdb_turn_drop(t->l, lock_lost);
 	}
 	store_lmdb_leave(t->l);
 	free(t);
@@ -110,18 +112,25 @@ static void txn_end(struct ltxn *t)
 struct err *ltxn_commit(struct ltxn *t)
 {
 	struct lenv *l = t->l;
-	int rc = RC_FAULT;
-	if (!atomic_load(&l->dead)) {
-		struct op o = { .txn = t->txn };
-		rc = store_lmdb_run(l, op_txn_commit, &o);
+	if (t->pid != getpid()) {
+		struct err *e = ERR(ERR_NOT_NOW, "%s: a transaction of the process before the fork",
+				    l->dir);
+		ltxn_abort(t);
+		return e;
 	}
+	if (atomic_load(&l->dead)) {
+		ltxn_abort(t);
+		return store_lmdb_dead(l);
+	}
+	struct op o = { .txn = t->txn };
+	int rc = store_lmdb_run(l, op_txn_commit, &o);
 	if (rc != 0 && rc != RC_FAULT && t->write) {
 		err_drop(store_lmdb_mend_meta(l),
 			 "the failure itself is reported; a disk that fails here, too, is refused "
 			 "when it is opened again");
 	}
 	struct err *e = rc == 0 ? NULL : store_lmdb_err(l, rc, "committing");
-	txn_end(t);
+	txn_end(t, rc == RC_FAULT);
 	return e;
 }
 
@@ -130,14 +139,18 @@ void ltxn_abort(struct ltxn *t)
 	if (t == NULL) {
 		return;
 	}
+	if (t->pid != getpid()) {
+		free(t); /* LMDB's part and the locks are the parent's */
+		return;
+	}
 	/*
 	 * Also after a guard fired: faults only happen while LMDB reads the map, never inside
 	 * malloc, and an abort reads only the heap. Without it a write transaction would keep the
 	 * lock that other processes wait for until this one ends.
 	 */
 	struct op o = { .txn = t->txn };
-	(void)store_lmdb_run(t->l, op_txn_abort, &o);
-	txn_end(t);
+	int rc = store_lmdb_run(t->l, op_txn_abort, &o);
+	txn_end(t, rc == RC_FAULT);
 }
 
 void lbuf_done(struct lbuf *b)
@@ -224,7 +237,7 @@ static struct err *txn_find(struct ltxn *t, unsigned db, struct bytes key, MDB_v
 struct err *ltxn_get(struct ltxn *t, unsigned db, struct bytes key, size_t max, struct lbuf *buf,
 		     bool *ret_found)
 {
-	MDB_val v;
+	MDB_val v = { 0 };
 	bool found;
 	TRY(txn_find(t, db, key, &v, &found));
 	if (found) {
@@ -238,7 +251,7 @@ struct err *ltxn_where(struct ltxn *t, unsigned db, struct bytes key, struct lpl
 		       bool *ret_found)
 {
 	BUG_ON(t->write);
-	MDB_val v;
+	MDB_val v = { 0 };
 	bool found;
 	TRY(txn_find(t, db, key, &v, &found));
 	if (found) {
@@ -257,6 +270,10 @@ struct err *ltxn_where(struct ltxn *t, unsigned db, struct bytes key, struct lpl
  */
 static int old_value_check(struct op *o, bool *ret_big)
 {
+	enum {
+		BIG = 4, /* flags of a page: P_OVERFLOW and P_DIRTY */
+		DIRTY = 16,
+	};
 	MDB_val old;
 	int rc = mdb_get(o->txn, o->dbi, &o->key, &old);
 	*ret_big = false;
@@ -264,9 +281,11 @@ static int old_value_check(struct op *o, bool *ret_big)
 		const uint8_t *head = (const uint8_t *)old.mv_data - LMDB_PAGE_HEAD;
 		*ret_big = true;
 		uint64_t off = (uint64_t)((uintptr_t)head - (uintptr_t)o->base);
-		if ((get_le16(head + 10) & 4) == 0 ||
+		bool committed = off < o->n;
+		/* A committed page that calls itself dirty would be given to free(). */
+		if (get_le16(head + 10) != (committed ? BIG : BIG | DIRTY) ||
 		    get_le32(head + 12) != store_lmdb_big_pages(old.mv_size) ||
-		    (off < o->n && get_le64(head) != off / LMDB_PAGE)) {
+		    (committed && get_le64(head) != off / LMDB_PAGE)) {
 			return MDB_CORRUPTED;
 		}
 	}

@@ -34,6 +34,9 @@ struct verify {
 	uint64_t findings;
 	char prefix[64];
 	struct ltxn *t; /* of the stretch or table in hand */
+	/* Of the snapshot in hand, when no lease can be had (a store opened for reading only): what is
+	 * removed or moved meanwhile stays where this transaction sees it. Else NULL. */
+	struct ltxn *hold;
 	struct zcodec *z;
 	struct sha256_ctx *sha;
 	struct frame frame;
@@ -296,8 +299,10 @@ static struct err *check_map(struct verify *v, const struct snap_map *m)
 		v->first_leaf = at;
 		v->nleaves = MIN(leaves - at, (uint64_t)MAPRUNS_LEAVES);
 		SCOPE(ltxn_abortp) struct ltxn *t = NULL;
-		TRY(ltxn_begin(v->f->env, false, &t));
-		v->t = t;
+		if (v->hold == NULL) {
+			TRY(ltxn_begin(v->f->env, false, &t));
+		}
+		v->t = v->hold != NULL ? v->hold : t;
 		struct err *e = check_stretch(v);
 		v->t = NULL;
 		mapruns_done(&v->runs);
@@ -328,8 +333,10 @@ static struct err *check_blob(struct verify *v, const struct snap_rec *r, const 
 static struct err *check_blobs(struct verify *v, const struct snap_rec *r)
 {
 	SCOPE(ltxn_abortp) struct ltxn *t = NULL;
-	TRY(ltxn_begin(v->f->env, false, &t));
-	v->t = t;
+	if (v->hold == NULL) {
+		TRY(ltxn_begin(v->f->env, false, &t));
+	}
+	v->t = v->hold != NULL ? v->hold : t;
 	for (uint32_t i = 0; i < r->info.nblobs; i++) {
 		struct err *e = check_blob(v, r, &r->blobs[i]);
 		if (e != NULL) {
@@ -369,13 +376,18 @@ static struct err *verify_id(struct verify *v, uint64_t id)
 	SCOPE(ltxn_abortp) struct ltxn *t = NULL;
 	TRY(ltxn_begin(v->f->env, false, &t));
 	struct err *e = family_snap_get(v->f, t, id, &found, &r);
-	ltxn_abort(MOVE(t));
+	if (!v->f->rdonly) {
+		ltxn_abort(MOVE(t));
+	}
 	if (e != NULL) {
 		return finding(v, e, NULL);
 	}
 	ENSURE(found && !r.hidden, ERR_NOTFOUND, "snapshot id %llu does not exist",
 	       (unsigned long long)id);
-	return check_snap(v, &r);
+	v->hold = t;
+	e = check_snap(v, &r);
+	v->hold = NULL;
+	return e;
 }
 
 /* Ends a check: what stopped it because of damage is a finding as well. */
