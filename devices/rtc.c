@@ -55,6 +55,7 @@ struct rtc {
 	struct lock lock; /* RANK_DEVICE; all below */
 	struct rtc_state live;
 	bool irq_level;
+	bool alarm_told; /* the alarm's rising edge has gone to ACPI hardware */
 	bool parked;
 	struct rtc_state saved; /* part.state */
 };
@@ -239,9 +240,18 @@ static uint64_t next_alarm(const struct rtc_state *st, uint64_t after)
 	return UINT64_MAX;
 }
 
+static bool alarm_rings(const struct rtc_state *st)
+{
+	return (st->reg_b & st->reg_c & IRQ_ALARM) != 0;
+}
+
 static void set_line(struct rtc *r)
 {
 	struct rtc_state *st = &r->live;
+	if (alarm_rings(st) && !r->alarm_told) {
+		r->dev.host->event(r->dev.host->self, DEV_EVENT_RTC);
+	}
+	r->alarm_told = alarm_rings(st);
 	bool level = (st->reg_b & st->reg_c & IRQ_ALL) != 0;
 	st->reg_c = (uint8_t)((st->reg_c & IRQ_ALL) | (level ? C_IRQF : 0));
 	if (level != r->irq_level) {
@@ -482,6 +492,7 @@ static struct err *rtc_commit(void *self)
 	LOCK_SCOPE(&r->lock);
 	r->live = r->saved;
 	r->irq_level = (r->live.reg_c & C_IRQF) != 0;
+	r->alarm_told = alarm_rings(&r->live);
 	r->parked = false;
 	/* Clocks are committed after devices: what is due is found out once time runs again. */
 	r->dev.host->set_timer(r->dev.host->self, &r->dev, 0);

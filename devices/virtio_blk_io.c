@@ -1,0 +1,350 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Requests of the virtio block device, on its worker thread. See virtio_blk.h. Layout: virtio 1.2,
+ * 5.2.6.
+ *
+ * Host pointers into guest memory live in the iovecs of requests in flight and nowhere else; none
+ * is in flight while the device is parked.
+ *
+ * I1: inflight counts the requests that the ring holds, without the watch on the kick descriptor.
+ * I2: every chain that was taken is given back exactly once.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/falloc.h>
+#include <poll.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "core/base/bytes.h"
+#include "core/base/log.h"
+#include "devices/virtio_blk_internal.h"
+
+enum {
+	HEADER_BYTES = 16,
+	SEGMENT_BYTES = 16, /* of a discard or write-zeroes */
+	ID_BYTES = 20,
+	UNMAP = 1,
+
+	T_IN = 0,
+	T_OUT = 1,
+	T_FLUSH = 4,
+	T_GET_ID = 8,
+	T_DISCARD = 11,
+	T_WRITE_ZEROES = 13,
+
+	S_OK = 0,
+	S_IOERR = 1,
+	S_UNSUPP = 2,
+
+	RING_ENTRIES = 2 * VIRTIO_BLK_DEPTH, /* one more than DEPTH would do */
+	TURN_CHAINS = 512,
+};
+
+/* ---- the ring ---- */
+
+/* What the ring may be asked for: nothing that opens, connects or maps. */
+static struct err *restrict_ring(struct io_uring *ring)
+{
+	static const uint8_t ops[] = { IORING_OP_POLL_ADD, IORING_OP_READV, IORING_OP_WRITEV,
+				       IORING_OP_FSYNC, IORING_OP_FALLOCATE };
+	struct io_uring_restriction r[ARRAY_LEN(ops)];
+	memset(r, 0, sizeof(r));
+	for (unsigned i = 0; i < ARRAY_LEN(ops); i++) {
+		r[i].opcode = IORING_RESTRICTION_SQE_OP;
+		r[i].sqe_op = ops[i];
+	}
+	/* By hand: liburing 2.3 declares these two calls and does not export them. */
+	if (syscall(SYS_io_uring_register, ring->ring_fd, IORING_REGISTER_RESTRICTIONS, r,
+		    ARRAY_LEN(r)) < 0 ||
+	    syscall(SYS_io_uring_register, ring->ring_fd, IORING_REGISTER_ENABLE_RINGS, NULL, 0) <
+		    0) {
+		return ERR_ERRNO("limiting an io_uring");
+	}
+	return NULL;
+}
+
+struct err *virtio_blk_io_init(struct virtio_blk *b)
+{
+	b->reqs = calloc(VIRTIO_BLK_DEPTH, sizeof(*b->reqs));
+	ENSURE(b->reqs != NULL, ERR_SYS, "out of memory for disk '%s'", b->v.id);
+	for (unsigned i = 0; i < VIRTIO_BLK_DEPTH; i++) {
+		b->reqs[i].next_free = b->free;
+		b->free = &b->reqs[i];
+	}
+	int rc = io_uring_queue_init(RING_ENTRIES, &b->ring, IORING_SETUP_R_DISABLED);
+	if (rc < 0) {
+		return ERR_SYSNO(-rc, "disk '%s': io_uring", b->v.id);
+	}
+	b->ring_made = true;
+	return err_wrap(restrict_ring(&b->ring), "disk '%s'", b->v.id);
+}
+
+void virtio_blk_io_done(struct virtio_blk *b)
+{
+	if (b->ring_made) {
+		io_uring_queue_exit(&b->ring);
+	}
+	free(b->reqs);
+}
+
+static struct io_uring_sqe *next_sqe(struct virtio_blk *b)
+{
+	struct io_uring_sqe *sqe = io_uring_get_sqe(&b->ring);
+	BUG_ON(sqe == NULL); /* entries for twice the depth */
+	return sqe;
+}
+
+/* ---- ends ---- */
+
+static void finish(struct virtio_blk *b, struct blk_req *r, uint8_t status)
+{
+	uint64_t written = 1;
+	/* The status is the last writable byte. */
+	virtq_write(&b->v.q[r->queue], &r->chain, r->chain.write_bytes - 1, &status, 1);
+	if (r->type == T_IN && status == S_OK) {
+		written += r->len;
+	} else if (r->type == T_GET_ID && status == S_OK) {
+		written += r->len;
+	}
+	virtio_push(&b->v, r->queue, &r->chain, written);
+	virtio_tell(&b->v, r->queue);
+	r->next_free = b->free;
+	b->free = r;
+}
+
+/* ---- guest memory ---- */
+
+/* The host addresses of bytes [at, at + len) of a chain's buffers. */
+static unsigned map(struct virtio_blk *b, struct blk_req *r, const struct virtq_seg *seg,
+		    unsigned n, uint64_t at, uint64_t len)
+{
+	unsigned niov = 0;
+	for (unsigned i = 0; i < n && len > 0; i++) {
+		if (at >= seg[i].len) {
+			at -= seg[i].len;
+			continue;
+		}
+		uint64_t piece = MIN(seg[i].len - at, len);
+		void *p = gmem_at(b->v.q[r->queue].gmem, GPA(seg[i].gpa + at), piece);
+		BUG_ON(p == NULL); /* virtq_pop checked every buffer */
+		r->iov[niov++] = (struct iovec){ .iov_base = p, .iov_len = piece };
+		len -= piece;
+		at = 0;
+	}
+	return niov;
+}
+
+static void mark_read(struct virtio_blk *b, const struct blk_req *r, uint64_t at, uint64_t len)
+{
+	const struct virtq_seg *seg = r->chain.seg + r->chain.nread;
+	for (unsigned i = 0; i < r->chain.nwrite && len > 0; i++) {
+		if (at >= seg[i].len) {
+			at -= seg[i].len;
+			continue;
+		}
+		uint64_t piece = MIN(seg[i].len - at, len);
+		gmem_mark_dirty(b->v.q[r->queue].gmem, GPA(seg[i].gpa + at), piece);
+		len -= piece;
+		at = 0;
+	}
+}
+
+/* ---- starts ---- */
+
+static void queue_rw(struct virtio_blk *b, struct blk_req *r)
+{
+	struct io_uring_sqe *sqe = next_sqe(b);
+	uint64_t off = r->off + r->done;
+	uint64_t left = r->len - r->done;
+	const struct virtq_chain *c = &r->chain;
+	if (r->type == T_IN) {
+		unsigned n = map(b, r, c->seg + c->nread, c->nwrite, r->done, left);
+		io_uring_prep_readv(sqe, b->fd, r->iov, n, off);
+	} else {
+		unsigned n = map(b, r, c->seg, c->nread, HEADER_BYTES + r->done, left);
+		io_uring_prep_writev(sqe, b->fd, r->iov, n, off);
+		/* Without flushes the driver takes "done" for "safe" (5.2.6.2). */
+		sqe->rw_flags = virtio_has(&b->v, VIRTIO_BLK_F_FLUSH) ? 0 : RWF_DSYNC;
+	}
+	io_uring_sqe_set_data(sqe, r);
+}
+
+static bool in_range(const struct virtio_blk *b, uint64_t sector, uint64_t bytes)
+{
+	return bytes % VIRTIO_BLK_SECTOR == 0 && sector <= b->sectors &&
+	       bytes / VIRTIO_BLK_SECTOR <= b->sectors - sector;
+}
+
+/* Discard and write-zeroes: one segment, behind the header. Returns a status, or -1: under way. */
+static int queue_fallocate(struct virtio_blk *b, struct blk_req *r)
+{
+	uint8_t raw[SEGMENT_BYTES];
+	if (r->chain.read_bytes != HEADER_BYTES + SEGMENT_BYTES) {
+		return S_IOERR;
+	}
+	virtq_read(&b->v.q[r->queue], &r->chain, HEADER_BYTES, raw, sizeof(raw));
+	uint64_t sector = get_le64(raw);
+	uint64_t bytes = (uint64_t)get_le32(raw + 8) * VIRTIO_BLK_SECTOR;
+	uint32_t flags = get_le32(raw + 12);
+	if ((flags & ~(uint32_t)UNMAP) != 0 || (r->type == T_DISCARD && flags != 0)) {
+		return S_UNSUPP;
+	}
+	if (bytes == 0 || !in_range(b, sector, bytes)) {
+		return S_IOERR;
+	}
+	bool punch = r->type == T_DISCARD || (flags & UNMAP) != 0;
+	struct io_uring_sqe *sqe = next_sqe(b);
+	io_uring_prep_fallocate(sqe, b->fd,
+				FALLOC_FL_KEEP_SIZE |
+					(punch ? FALLOC_FL_PUNCH_HOLE : FALLOC_FL_ZERO_RANGE),
+				(off_t)(sector * VIRTIO_BLK_SECTOR), (off_t)bytes);
+	io_uring_sqe_set_data(sqe, r);
+	return -1;
+}
+
+static int give_id(struct virtio_blk *b, struct blk_req *r)
+{
+	char id[ID_BYTES + 1] = "";
+	strncpy(id, b->v.id, ID_BYTES);
+	r->len = MIN(r->chain.write_bytes - 1, (uint64_t)ID_BYTES);
+	virtq_write(&b->v.q[r->queue], &r->chain, 0, id, r->len);
+	return S_OK;
+}
+
+/* Returns a status, or -1: under way with the host. */
+static int begin(struct virtio_blk *b, struct blk_req *r, uint64_t sector)
+{
+	struct io_uring_sqe *sqe;
+	bool writes = r->type == T_OUT || r->type == T_DISCARD || r->type == T_WRITE_ZEROES;
+	if (writes && b->read_only) {
+		return S_IOERR;
+	}
+	switch (r->type) {
+	case T_IN:
+	case T_OUT:
+		r->len = r->type == T_IN ? r->chain.write_bytes - 1
+					 : r->chain.read_bytes - HEADER_BYTES;
+		if (r->len == 0 || !in_range(b, sector, r->len)) {
+			return S_IOERR;
+		}
+		r->off = sector * VIRTIO_BLK_SECTOR;
+		queue_rw(b, r);
+		return -1;
+	case T_FLUSH:
+		sqe = next_sqe(b);
+		io_uring_prep_fsync(sqe, b->fd, IORING_FSYNC_DATASYNC);
+		io_uring_sqe_set_data(sqe, r);
+		return -1;
+	case T_GET_ID:
+		return give_id(b, r);
+	case T_DISCARD:
+	case T_WRITE_ZEROES:
+		return queue_fallocate(b, r);
+	default:
+		return S_UNSUPP;
+	}
+}
+
+/* One chain of queue n: false when there is none, or no room. */
+static bool take_one(struct virtio_blk *b, unsigned n)
+{
+	struct blk_req *r = b->free;
+	if (r == NULL || !virtio_pop(&b->v, n, &r->chain)) {
+		return false;
+	}
+	uint8_t header[HEADER_BYTES];
+	if (r->chain.write_bytes == 0 || r->chain.read_bytes < HEADER_BYTES) {
+		virtio_break(&b->v, "a disk request without header or status");
+		return false;
+	}
+	b->free = r->next_free;
+	virtq_read(&b->v.q[n], &r->chain, 0, header, sizeof(header));
+	r->queue = n;
+	r->type = get_le32(header);
+	r->len = 0;
+	r->done = 0;
+	int status = begin(b, r, get_le64(header + 8));
+	if (status >= 0) {
+		finish(b, r, (uint8_t)status);
+	} else {
+		b->inflight++;
+	}
+	return true;
+}
+
+void virtio_blk_take(struct virtio_blk *b)
+{
+	b->v.budget = TURN_CHAINS;
+	bool some = true;
+	while (some) { /* one of each queue in turn */
+		some = false;
+		for (unsigned n = 0; n < b->v.nqueues; n++) {
+			some = take_one(b, n) || some;
+		}
+	}
+}
+
+void virtio_blk_wait(struct virtio_blk *b)
+{
+	if (!b->armed) {
+		struct io_uring_sqe *sqe = next_sqe(b);
+		io_uring_prep_poll_add(sqe, virtio_kick_fd(&b->v), POLLIN);
+		io_uring_sqe_set_data(sqe, NULL);
+		b->armed = true;
+	}
+	int rc = io_uring_submit_and_wait(&b->ring, 1);
+	if (rc < 0 && rc != -EINTR && rc != -EAGAIN && rc != -EBUSY) {
+		LOG_E("disk '%s': io_uring: %s", b->v.id, strerrordesc_np(-rc));
+	}
+}
+
+static void end_one(struct virtio_blk *b, struct blk_req *r, int res)
+{
+	bool rw = r->type == T_IN || r->type == T_OUT;
+	if (res == -EINTR || res == -EAGAIN) {
+		res = 0; /* again, as if nothing was moved */
+	} else if (rw && res == 0) {
+		res = -EIO; /* the file ends before the disk does */
+	}
+	if (rw && res >= 0) {
+		if (r->type == T_IN) {
+			mark_read(b, r, r->done, (uint64_t)res);
+		}
+		r->done += (uint64_t)res;
+		if (r->done < r->len) {
+			queue_rw(b, r);
+			return;
+		}
+	}
+	b->inflight--;
+	uint8_t status = S_OK;
+	if (res < 0) {
+		status = res == -EOPNOTSUPP ? S_UNSUPP : S_IOERR;
+		if (status == S_IOERR && b->v.complaints < VIRTIO_BLK_DEPTH) {
+			b->v.complaints++;
+			LOG_W("disk '%s': request of type %u at byte %llu failed: %s", b->v.id,
+			      r->type, (unsigned long long)r->off, strerrordesc_np(-res));
+		}
+	}
+	finish(b, r, status);
+}
+
+void virtio_blk_reap(struct virtio_blk *b)
+{
+	struct io_uring_cqe *cqe = NULL;
+	while (io_uring_peek_cqe(&b->ring, &cqe) == 0) {
+		struct blk_req *r = io_uring_cqe_get_data(cqe);
+		int res = cqe->res;
+		io_uring_cqe_seen(&b->ring, cqe);
+		if (r == NULL) {
+			uint64_t kicks; /* how many does not matter: all queues are looked at */
+			ssize_t n = read(virtio_kick_fd(&b->v), &kicks, sizeof(kicks));
+			(void)n;
+			b->armed = false;
+		} else {
+			end_one(b, r, res);
+		}
+	}
+}
