@@ -217,20 +217,34 @@ static struct err *place_file(void *arg, uint64_t index, const void *pages, uint
 	return io_pwrite_full(st->fd, pages, (size_t)n, off);
 }
 
+struct look_state {
+	uint64_t all;
+	const bool *cancel;
+};
+
 static struct err *look_only(void *arg, uint64_t index, const void *pages, uint64_t npages)
 {
 	(void)pages;
-	uint64_t all = *(const uint64_t *)arg;
-	ENSURE(index < all && npages <= all - index, ERR_CORRUPT,
+	const struct look_state *st = arg;
+	TRY(pages_check_cancel(st->cancel));
+	ENSURE(index < st->all && npages <= st->all - index, ERR_CORRUPT,
 	       "page 0x%llx lies past the end of the file", (unsigned long long)index);
 	return NULL;
 }
 
-struct err *keep_check(struct reader *r, const struct manifest_file *file)
+struct err *keep_check(struct reader *r, const struct manifest_file *file, const bool *cancel)
 {
 	const char *name = (const char *)file->name;
-	uint64_t all = round_up_u64(file->len_bytes, PAGE_BYTES) / PAGE_BYTES;
-	struct read_opts opts = { .place = look_only, .arg = &all };
+	struct look_state st = {
+		.all = round_up_u64(file->len_bytes, PAGE_BYTES) / PAGE_BYTES,
+		.cancel = cancel,
+	};
+	/* Whoever can cancel has a thread of its own, which is meant to stand back. */
+	struct read_opts opts = {
+		.workers = cancel != NULL ? 1 : 0,
+		.place = look_only,
+		.arg = &st,
+	};
 	return err_wrap(reader_map_read(r, name, &opts), "file %s", name);
 }
 

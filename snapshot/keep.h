@@ -28,8 +28,10 @@ MUST_USE struct err *keep_plan(struct family *f, const struct snap_vm *vm, const
 MUST_USE struct err *keep_write(const struct keep_plan *plan, struct session *s,
 				const struct manifest *m, const bool *cancel,
 				const struct snap_progress *progress);
-/* Reads a kept file and checks every frame and page reference of it; nothing is copied out. */
-MUST_USE struct err *keep_check(struct reader *r, const struct manifest_file *file);
+/* Reads a kept file and checks every frame and page reference of it; nothing is copied out. With a
+ * cancel flag (atomic) on the caller's thread alone; NULL: with all CPUs. */
+MUST_USE struct err *keep_check(struct reader *r, const struct manifest_file *file,
+				const bool *cancel);
 /* Copies a file out into a sealed memfd and checks its digest. */
 MUST_USE struct err *keep_read(struct reader *r, const struct manifest_file *file,
 			       struct fd *ret_fd);

@@ -4,8 +4,8 @@
  * any vCPU runs.
  *
  * Two phases: all part records are read, decoded and checked into side structs, and the memory is
- * placed, before the first part is given its state. Nothing of the VM's parts has changed until
- * then; after a later error the VM is destroyed anyway.
+ * placed (unless it comes lazily, lazy.c), before the first part is given its state. Nothing of the
+ * VM's parts has changed until then; after a later error the VM is destroyed anyway.
  */
 #include <string.h>
 
@@ -254,10 +254,12 @@ static struct err *load(struct snap_image *img, struct gmem *gmem, struct snap_p
 	TRY(match_parts(img->manifest, parts, nparts));
 	TRY(manifest_match_regions(img->manifest, gmem));
 	TRY(decode_all(img, parts, nparts, &sides));
-	TRY(pages_load(img->reader, gmem, &opts->progress));
-	/* What a reboot will need is looked at now, while refusing costs nothing. */
-	for (uint32_t i = 0; i < img->manifest->nfiles; i++) {
-		TRY(keep_check(img->reader, &img->manifest->files[i]));
+	if (!opts->lazy) {
+		TRY(pages_load(img->reader, gmem, &opts->progress));
+		/* What a reboot will need is looked at now, while refusing costs nothing. */
+		for (uint32_t i = 0; i < img->manifest->nfiles; i++) {
+			TRY(keep_check(img->reader, &img->manifest->files[i], NULL));
+		}
 	}
 	return commit_all(parts, nparts, &sides);
 }

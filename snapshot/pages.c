@@ -9,9 +9,18 @@
 #include "snapshot/pages.h"
 
 #include <errno.h>
+#include <string.h>
 #include <unistd.h>
 
-enum { CHUNK_BYTES = 2 * 1024 * 1024 }; /* what one leaf of a map covers */
+enum {
+	CHUNK_BYTES = 2 * 1024 * 1024, /* what one leaf of a map covers */
+	/*
+	 * Cleared at once in the dirty log. Each call flushes the TLBs of a running guest, whatever
+	 * its size; less than this costs more flushes, more lets pages wait longer for their copy.
+	 */
+	STEP_PAGES = 4096,
+	BITS_PER_WORD = 64,
+};
 
 struct err *pages_check_cancel(const bool *cancel)
 {
@@ -63,51 +72,182 @@ static struct err *next_extent(const struct gmem_region *r, uint64_t off, uint64
 	return NULL;
 }
 
-struct save_state {
-	struct session *session;
-	const bool *cancel;
-	const struct snap_progress *progress;
-	uint64_t done; /* bytes of RAM behind us, touched or not */
-	uint64_t total;
-};
+/* ---- sets ---- */
 
-static struct err *save_region(struct save_state *st, const struct gmem_region *r)
+struct err *pages_set_init(struct pages_set *set, const struct gmem *g)
 {
-	uint64_t off = 0;
-	while (off < r->len_bytes) {
-		uint64_t from, len;
-		TRY(next_extent(r, off, &from, &len));
-		uint64_t end = from + len;
-		for (uint64_t at = from; at < end;) {
-			TRY(pages_check_cancel(st->cancel));
-			/* Chunks end where leaves do, counted in guest addresses. */
-			uint64_t gpa = r->base.v + at;
-			uint64_t n = MIN(end - at, CHUNK_BYTES - gpa % CHUNK_BYTES);
-			TRY(session_map_pages(st->session, gpa / PAGE_BYTES, r->host + at,
-					      n / PAGE_BYTES));
-			at += n;
-			report(st->progress, "memory", st->done + at, st->total);
-		}
-		off = end;
+	*set = (struct pages_set){ .n = gmem_nregions(g) };
+	for (unsigned i = 0; i < set->n; i++) {
+		uint64_t pages = gmem_region(g, i).len_bytes / PAGE_BYTES;
+		set->r[i].words = (pages + BITS_PER_WORD - 1) / BITS_PER_WORD;
+		set->r[i].bits = malloc(set->r[i].words * sizeof(uint64_t));
+		ENSURE(set->r[i].bits != NULL, ERR_SYS, "out of memory");
 	}
-	st->done += r->len_bytes;
+	pages_set_clear(set);
 	return NULL;
 }
 
-struct err *pages_save(struct session *s, const struct gmem *g, const bool *cancel,
-		       const struct snap_progress *progress)
+void pages_set_done(struct pages_set *set)
+{
+	for (unsigned i = 0; i < set->n; i++) {
+		free(set->r[i].bits);
+	}
+	*set = (struct pages_set){ .n = 0 };
+}
+
+void pages_set_clear(struct pages_set *set)
+{
+	for (unsigned i = 0; i < set->n; i++) {
+		memset(set->r[i].bits, 0, set->r[i].words * sizeof(uint64_t));
+	}
+}
+
+void pages_set_fill(struct pages_set *set)
+{
+	for (unsigned i = 0; i < set->n; i++) {
+		memset(set->r[i].bits, 0xff, set->r[i].words * sizeof(uint64_t));
+	}
+}
+
+uint64_t pages_set_count(const struct pages_set *set)
+{
+	uint64_t n = 0;
+	for (unsigned i = 0; i < set->n; i++) {
+		for (uint64_t w = 0; w < set->r[i].words; w++) {
+			n += (uint64_t)__builtin_popcountll(set->r[i].bits[w]);
+		}
+	}
+	return n;
+}
+
+struct err *pages_fetch(const struct snap_vm *vm, struct pages_set *set)
+{
+	for (unsigned i = 0; i < set->n; i++) {
+		TRY(vm->dirty->fetch(vm->dirty_self, i, set->r[i].bits));
+	}
+	return NULL;
+}
+
+/* ---- out of memory into a session ---- */
+
+struct save_state {
+	struct session *session;
+	const struct snap_vm *vm;
+	const struct pages_set *set; /* NULL: changes are not known */
+	bool touched;                /* all that was ever touched, whatever the set says */
+	const struct snap_take_opts *opts;
+	uint64_t done; /* bytes behind us: of RAM, touched or not, or of the set */
+	uint64_t total;
+};
+
+/* Queues [from, end) of the region, in chunks that end where leaves do, counted in guest addresses.
+ */
+static struct err *queue_run(struct save_state *st, const struct gmem_region *r, uint64_t from,
+			     uint64_t end)
+{
+	for (uint64_t at = from; at < end;) {
+		TRY(pages_check_cancel(st->opts->cancel));
+		uint64_t gpa = r->base.v + at;
+		uint64_t n = MIN(end - at, CHUNK_BYTES - gpa % CHUNK_BYTES);
+		TRY(session_map_pages(st->session, gpa / PAGE_BYTES, r->host + at, n / PAGE_BYTES));
+		at += n;
+		st->done += st->touched ? 0 : n;
+		report(&st->opts->progress, "memory", st->touched ? st->done + at : st->done,
+		       st->total);
+	}
+	return NULL;
+}
+
+static struct err *save_touched(struct save_state *st, const struct gmem_region *r, uint64_t off,
+				uint64_t end)
+{
+	while (off < end) {
+		uint64_t from, len;
+		TRY(next_extent(r, off, &from, &len));
+		uint64_t to = MIN(from + len, end);
+		if (from < to) {
+			TRY(queue_run(st, r, from, to));
+		}
+		off = MAX(from + len, off + 1);
+	}
+	return NULL;
+}
+
+static bool in_set(const uint64_t *bits, uint64_t page)
+{
+	return (bits[page / BITS_PER_WORD] >> (page % BITS_PER_WORD) & 1) != 0;
+}
+
+static struct err *save_set(struct save_state *st, const struct gmem_region *r,
+			    const uint64_t *bits, uint64_t first, uint64_t end)
+{
+	for (uint64_t p = first; p < end;) {
+		if (p % BITS_PER_WORD == 0 && bits[p / BITS_PER_WORD] == 0) {
+			p += BITS_PER_WORD;
+			continue;
+		}
+		uint64_t n = 0;
+		while (p + n < end && in_set(bits, p + n)) {
+			n++;
+		}
+		if (n > 0) {
+			TRY(queue_run(st, r, p * PAGE_BYTES, (p + n) * PAGE_BYTES));
+		}
+		p += n + 1;
+	}
+	return NULL;
+}
+
+static bool any_set(const uint64_t *bits, uint64_t first, uint64_t npages)
+{
+	for (uint64_t p = first; p < first + npages; p += BITS_PER_WORD) {
+		if (bits[p / BITS_PER_WORD] != 0) {
+			return true;
+		}
+	}
+	return false;
+}
+
+/* One step: first the log is cleared, then the pages are read, so that no write falls in between.
+ */
+static struct err *save_step(struct save_state *st, unsigned region, const struct gmem_region *r,
+			     uint64_t first, uint64_t npages)
+{
+	if (st->set != NULL) {
+		const uint64_t *bits = st->set->r[region].bits;
+		if (!any_set(bits, first, npages)) {
+			return NULL;
+		}
+		TRY(st->vm->dirty->clear(st->vm->dirty_self, region, first, npages, bits));
+		if (!st->touched) {
+			return save_set(st, r, bits, first, first + npages);
+		}
+	}
+	return save_touched(st, r, first * PAGE_BYTES, (first + npages) * PAGE_BYTES);
+}
+
+struct err *pages_save(struct session *s, const struct snap_vm *vm, const struct pages_set *set,
+		       bool touched, const struct snap_take_opts *opts)
 {
 	struct save_state st = {
 		.session = s,
-		.cancel = cancel,
-		.progress = progress,
-		.total = gmem_bytes(g),
+		.vm = vm,
+		.set = set,
+		.touched = touched || set == NULL,
+		.opts = opts,
 	};
-	for (unsigned i = 0; i < gmem_nregions(g); i++) {
-		struct gmem_region r = gmem_region(g, i);
-		TRY(err_wrap(save_region(&st, &r), "memory region %u", i));
+	st.total = st.touched ? gmem_bytes(vm->gmem) : pages_set_count(set) * PAGE_BYTES;
+	for (unsigned i = 0; i < gmem_nregions(vm->gmem); i++) {
+		struct gmem_region r = gmem_region(vm->gmem, i);
+		uint64_t pages = r.len_bytes / PAGE_BYTES;
+		for (uint64_t at = 0; at < pages; at += STEP_PAGES) {
+			TRY(err_wrap(
+				save_step(&st, i, &r, at, MIN(pages - at, (uint64_t)STEP_PAGES)),
+				"memory region %u", i));
+		}
+		st.done += st.touched ? r.len_bytes : 0;
 	}
-	report(progress, "memory", st.total, st.total);
+	report(&opts->progress, "memory", st.total, st.total);
 	return NULL;
 }
 

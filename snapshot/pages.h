@@ -9,12 +9,32 @@
 
 /* ERR_CANCELLED once *cancel is set; NULL cannot be cancelled. */
 MUST_USE struct err *pages_check_cancel(const bool *cancel);
+
+/* A set of pages of guest memory: a bit per page and region. */
+struct pages_set {
+	unsigned n;
+	struct {
+		uint64_t *bits; /* owned */
+		uint64_t words;
+	} r[GMEM_REGIONS_MAX];
+};
+MUST_USE struct err *pages_set_init(struct pages_set *set, const struct gmem *g);
+void pages_set_done(struct pages_set *set);
+void pages_set_clear(struct pages_set *set);
+void pages_set_fill(struct pages_set *set);
+uint64_t pages_set_count(const struct pages_set *set);
+/* Adds what has changed. Nothing is allocated. */
+MUST_USE struct err *pages_fetch(const struct snap_vm *vm, struct pages_set *set);
+
 /*
- * Queues all memory that was ever touched; the open map of the session is that of the memory.
- * The memory must stand still until session_settle has returned.
+ * Queues the pages of the set for the open map of the session, which is that of the memory, or all
+ * that was ever touched (`touched`: then the set is full). Pages are cleared in vm->dirty just before
+ * they are queued. set NULL: changes are not known, and touched pages are meant. Memory must stand
+ * still until session_settle has returned, unless the map is one of rounds.
  */
-MUST_USE struct err *pages_save(struct session *s, const struct gmem *g, const bool *cancel,
-				const struct snap_progress *progress);
+MUST_USE struct err *pages_save(struct session *s, const struct snap_vm *vm,
+				const struct pages_set *set, bool touched,
+				const struct snap_take_opts *opts);
 /* Reads map "memory" into fresh (all zero) guest memory. A page outside RAM: ERR_CORRUPT. */
 MUST_USE struct err *pages_load(struct reader *r, struct gmem *g,
 				const struct snap_progress *progress);

@@ -19,6 +19,8 @@
 
 struct quiesce {
 	const struct snap_vm *vm;
+	uint8_t *states;  /* owned; copies of all parts' states, as fetched */
+	size_t *state_at; /* owned; offset of part i of vm->parts in states */
 	struct snap_part **order; /* owned; by park_rank, equal ranks as listed */
 	size_t nparked;
 	bool frozen;
@@ -29,9 +31,17 @@ struct quiesce {
 
 /* Sorts; freezes nothing yet. Errors: ERR_LIMIT, ERR_SYS. */
 MUST_USE struct err *quiesce_init(struct quiesce *q, const struct snap_vm *vm);
-/* Freezes, parks, flushes, fetches. On failure everything is undone before it returns. */
+/* Freezes and holds. On failure everything is undone before it returns. */
 MUST_USE struct err *quiesce_begin(struct quiesce *q);
 void quiesce_end(struct quiesce *q);
+/*
+ * For a VM that has been frozen otherwise (snap_vm_ops.freeze_and): parks, flushes, fetches and copies
+ * the states; allocates nothing. On failure it is undone before it returns. quiesce_release undoes it.
+ */
+MUST_USE struct err *quiesce_hold(struct quiesce *q);
+void quiesce_release(struct quiesce *q);
+/* The copied state of vm->parts[i]; good until quiesce_done, whatever the part does. */
+const void *quiesce_state(const struct quiesce *q, size_t i);
 /* Ends if need be, and frees. */
 void quiesce_done(struct quiesce *q);
 

@@ -2,14 +2,18 @@
 /*
  * Takes one snapshot. Called by core on the thread of the take; docs/snapshot.md tells the steps.
  *
- * Everything that can be refused is refused before the freeze; the guest runs on as soon as its
- * memory has been read; only then is the rest written and published. struct take holds what was
- * done, and take_done undoes exactly that, so every error path is one return.
+ * Everything that can be refused is refused before the freeze. The memory of a guest that runs is
+ * copied beside it (live.h); it stands still for its state and the last changed pages, and the work
+ * of that is done by the thread that came to stand still last. Only then is the rest written and
+ * published. struct take holds what was done, and take_done undoes exactly that, so every error
+ * path is one return.
  */
+#include <stdio.h>
 #include <string.h>
 
 #include "core/base/clock.h"
 #include "snapshot/keep.h"
+#include "snapshot/live.h"
 #include "snapshot/manifest.h"
 #include "snapshot/pages.h"
 #include "snapshot/quiesce.h"
@@ -26,6 +30,13 @@ struct take {
 	struct keep_plan plan;
 	struct session *session;
 	struct quiesce quiesce;
+	bool track;           /* changes are known: set is there */
+	struct pages_set set; /* pages to be read */
+	uint64_t base;        /* the map of memory starts from this snapshot's; 0: from nothing */
+	struct live *live;    /* of a VM that runs */
+	struct err *work_err; /* of what was done in the pause */
+	uint64_t worked_ns;   /* when that was done; CLOCK_MONOTONIC */
+	struct snap_result res;
 	struct wbuf records; /* all part records, one behind the other */
 	size_t *record_end;  /* end of record i in records */
 	/* Catalog row as it is to be, and what stood there before. */
@@ -52,6 +63,10 @@ static void take_done(struct take *t)
 {
 	quiesce_done(&t->quiesce);
 	session_free(t->session);
+	/* After the session: its compressors read the buffer. */
+	live_free(t->live);
+	pages_set_done(&t->set);
+	err_free(t->work_err);
 	if (!t->published && t->registered) {
 		unregister(t);
 	}
@@ -124,9 +139,41 @@ static struct err *open_family(struct take *t)
 	return NULL;
 }
 
-static struct err *prepare(struct take *t)
+/* The map of memory, from what the VM is known to equal, where that is still there. */
+static struct err *begin_memory(struct take *t)
 {
 	static const uint8_t no_user[32] = { 0 };
+	uint64_t bytes = gmem_gfn_end(t->vm->gmem) * PAGE_BYTES;
+	struct map_opts o = { .base = t->base, .rounds = t->vm->ops->freeze_and != NULL };
+	struct err *e = session_map_begin_as(t->session, "memory", bytes, no_user, &o);
+	if (e != NULL && o.base != 0 && err_class(e) == ERR_NOTFOUND && !t->vm->partial) {
+		err_drop(e, "the base was removed: everything is stored again");
+		t->base = o.base = 0;
+		e = session_map_begin_as(t->session, "memory", bytes, no_user, &o);
+	}
+	return e;
+}
+
+static struct err *open_session(struct take *t)
+{
+	const struct snap_vm *vm = t->vm;
+	struct session_opts opts = { .expect_bytes = t->plan.write_bytes };
+	uint64_t allocated = 0;
+	TRY(gmem_allocated(vm->gmem, &allocated));
+	if (vm->dirty != NULL) {
+		TRY(pages_set_init(&t->set, vm->gmem));
+		TRY(vm->dirty->begin(vm->dirty_self, &t->base));
+		t->track = true;
+	}
+	/* How much changed is not known yet; a disk that fills up is told of by the writer. */
+	opts.expect_bytes += t->base == 0 ? allocated : 0;
+	TRY(session_open(t->family, &opts, &t->session));
+	TRY(keep_write(&t->plan, t->session, t->manifest, t->opts->cancel, &t->opts->progress));
+	return begin_memory(t);
+}
+
+static struct err *prepare(struct take *t)
+{
 	const struct snap_vm *vm = t->vm;
 	struct manifest *m = t->manifest = calloc(1, sizeof(*m));
 	t->record_end = calloc(vm->nparts, sizeof(*t->record_end));
@@ -142,17 +189,125 @@ static struct err *prepare(struct take *t)
 	manifest_text(m->vm_name, sizeof(m->vm_name), vm->name);
 	manifest_set_regions(m, vm->gmem);
 	TRY(keep_plan(t->family, vm, t->opts->cancel, m, &t->plan));
-
-	struct session_opts opts = { 0 };
-	TRY(gmem_allocated(vm->gmem, &opts.expect_bytes));
-	opts.expect_bytes += t->plan.write_bytes;
-	TRY(session_open(t->family, &opts, &t->session));
-	TRY(keep_write(&t->plan, t->session, m, t->opts->cancel, &t->opts->progress));
-	TRY(session_map_begin(t->session, "memory", gmem_gfn_end(vm->gmem) * PAGE_BYTES, no_user));
+	TRY(open_session(t));
 	return pages_check_cancel(t->opts->cancel);
 }
 
-/* ---- while the guest stands still ---- */
+/* Which pages are to be read; also where all are, so that the next take finds what changes now. */
+static struct err *fetch_set(struct take *t)
+{
+	if (!t->track) {
+		return NULL;
+	}
+	TRY(pages_fetch(t->vm, &t->set));
+	if (t->base == 0) {
+		pages_set_fill(&t->set);
+	}
+	return NULL;
+}
+
+/* ---- a guest that stands still anyway ---- */
+
+static struct err *take_frozen(struct take *t)
+{
+	TRY(quiesce_begin(&t->quiesce));
+	manifest_set_host(t->manifest, t->vm);
+	struct err *e = fetch_set(t);
+	if (e == NULL) {
+		e = pages_save(t->session, t->vm, t->track ? &t->set : NULL, t->base == 0, t->opts);
+	}
+	/* On failure too: no compressor may read guest memory once the guest runs. */
+	e = err_first(e, session_settle(t->session));
+	quiesce_end(&t->quiesce);
+	return e;
+}
+
+/* ---- a guest that runs ---- */
+
+/* In the pause, on the thread that stopped last. True: the guest may run on. */
+static bool work_in_pause(void *arg)
+{
+	struct take *t = arg;
+	uint64_t t0 = clock_mono_ns();
+	bool fits = true;
+	t->work_err = quiesce_hold(&t->quiesce);
+	if (t->work_err == NULL) {
+		manifest_set_host(t->manifest, t->vm);
+		t->res.pause.state_us = (clock_mono_ns() - t0) / 1000;
+		t->work_err = live_last(t->live, &t->res, &fits);
+	}
+	t->worked_ns = clock_mono_ns();
+	if (t->work_err != NULL || fits) {
+		quiesce_release(&t->quiesce);
+		return true;
+	}
+	return false;
+}
+
+/* What is left is too much for the buffer: it is read while the guest stands still. */
+static struct err *save_rest(struct take *t)
+{
+	struct err *e = live_give(t->live);
+	if (e == NULL) {
+		e = pages_save(t->session, t->vm, &t->set, false, t->opts);
+	}
+	e = err_first(e, session_settle(t->session));
+	uint64_t now = clock_mono_ns();
+	t->res.pause.copy_us = (now - t->worked_ns) / 1000;
+	t->worked_ns = now;
+	return e;
+}
+
+static void note_pause(struct take *t, const struct snap_stop *stop)
+{
+	struct snap_pause *p = &t->res.pause;
+	uint64_t bound = t->opts->max_pause_us != 0 ? t->opts->max_pause_us : SNAP_MAX_PAUSE_US;
+	uint64_t us = (stop->resumed_ns - stop->out_ns) / 1000;
+	p->kick_us = (stop->out_ns - stop->asked_ns) / 1000;
+	p->park_us = (stop->parked_ns - stop->out_ns) / 1000;
+	p->resume_us = (stop->resumed_ns - t->worked_ns) / 1000;
+	t->quiesce.pause_us = us;
+	if (us <= bound) {
+		return;
+	}
+	uint64_t copy = p->dirty_us + p->copy_us;
+	uint64_t host = p->park_us + p->resume_us;
+	if (copy >= host && copy >= p->state_us) {
+		snprintf(t->res.missed, sizeof(t->res.missed),
+			 "the guest changes memory faster than it can be copied: %llu pages were "
+			 "left "
+			 "after %u rounds",
+			 (unsigned long long)p->pages, t->res.rounds);
+	} else {
+		snprintf(t->res.missed, sizeof(t->res.missed),
+			 "the host was slow: %llu us to stop and resume the vCPUs, %llu us for "
+			 "their state",
+			 (unsigned long long)host, (unsigned long long)p->state_us);
+	}
+}
+
+static struct err *take_running(struct take *t)
+{
+	const struct snap_vm *vm = t->vm;
+	struct snap_stop stop = { 0 };
+	TRY(fetch_set(t));
+	TRY(live_new(vm, t->session, &t->set, t->base == 0, t->opts, &t->live));
+	TRY(live_rounds(t->live, &t->res));
+	TRY(err_wrap(vm->ops->freeze_and(vm->self, work_in_pause, t, &stop), "freezing %s",
+		     vm->name));
+	struct err *e = MOVE(t->work_err);
+	if (!stop.resumed) {
+		t->quiesce.frozen = true;
+		e = err_first(e, save_rest(t));
+		quiesce_end(&t->quiesce);
+		stop.resumed_ns = clock_mono_ns();
+	}
+	note_pause(t, &stop);
+	TRY(e);
+	return live_give(t->live);
+}
+
+/* ---- the guest runs again ---- */
 
 static struct err *encode_parts(struct take *t)
 {
@@ -160,34 +315,15 @@ static struct err *encode_parts(struct take *t)
 	for (size_t i = 0; i < t->vm->nparts; i++) {
 		const struct snap_part *p = t->vm->parts[i];
 		BUG_ON(strcmp(p->name, p->desc->name) != 0);
-		TRY(desc_encode(p->desc, p->instance, p->state, &t->records));
+		TRY(desc_encode(p->desc, p->instance, quiesce_state(&t->quiesce, i), &t->records));
 		t->record_end[i] = t->records.len;
 		manifest_text(m->parts[i].name, sizeof(m->parts[i].name), p->name);
 		m->parts[i].instance = p->instance;
 		m->parts[i].version = p->desc->version;
 	}
 	m->nparts = (uint32_t)t->vm->nparts;
-	manifest_set_host(m, t->vm);
 	return NULL;
 }
-
-static struct err *read_guest(struct take *t)
-{
-	TRY(encode_parts(t));
-	return pages_save(t->session, t->vm->gmem, t->opts->cancel, &t->opts->progress);
-}
-
-static struct err *take_frozen(struct take *t)
-{
-	TRY(quiesce_begin(&t->quiesce));
-	struct err *e = read_guest(t);
-	/* On failure too: no compressor may read guest memory once the guest runs. */
-	e = err_first(e, session_settle(t->session));
-	quiesce_end(&t->quiesce);
-	return e;
-}
-
-/* ---- the guest runs again ---- */
 
 static struct err *put_blobs(struct take *t)
 {
@@ -221,6 +357,7 @@ static struct err *publish(struct take *t, struct snap_result *ret_result)
 		.parent = t->vm->parent,
 	};
 	struct snap_info info;
+	TRY(encode_parts(t));
 	TRY(session_map_end(t->session));
 	TRY(put_blobs(t));
 	TRY(pages_check_cancel(t->opts->cancel));
@@ -229,15 +366,16 @@ static struct err *publish(struct take *t, struct snap_result *ret_result)
 	memcpy(meta.tag, t->tag, strlen(t->tag) + 1);
 	TRY(session_publish(t->session, &meta, &info));
 	t->published = true;
-	*ret_result = (struct snap_result){
-		.snap_id = info.id,
-		.number = info.number,
-		.frozen_at_ns = t->quiesce.frozen_at_ns,
-		.pause_us = t->quiesce.pause_us,
-		.elapsed_us = (clock_mono_ns() - t->started_mono_ns) / 1000,
-		.pages_stored = info.pages_stored,
-		.bytes_stored = info.bytes_stored,
-	};
+	struct snap_result *r = &t->res;
+	r->snap_id = info.id;
+	r->number = info.number;
+	r->frozen_at_ns = t->quiesce.frozen_at_ns;
+	r->pause_us = t->quiesce.pause_us;
+	r->elapsed_us = (clock_mono_ns() - t->started_mono_ns) / 1000;
+	r->pages_stored = info.pages_stored;
+	r->bytes_stored = info.bytes_stored;
+	r->incremental = t->base != 0;
+	*ret_result = *r;
 	return NULL;
 }
 
@@ -253,6 +391,8 @@ struct err *snap_take(struct store *s, const struct snap_vm *vm, const struct sn
 		.started_mono_ns = clock_mono_ns(),
 	};
 	TRY(err_wrap(prepare(&t), "snapshot of %s", vm->name));
-	TRY(err_wrap(take_frozen(&t), "snapshot of %s", vm->name));
+	BUG_ON(vm->ops->freeze_and != NULL && vm->dirty == NULL);
+	TRY(err_wrap(vm->ops->freeze_and != NULL ? take_running(&t) : take_frozen(&t),
+		     "snapshot of %s", vm->name));
 	return err_wrap(publish(&t, ret_result), "snapshot of %s", vm->name);
 }

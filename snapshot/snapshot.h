@@ -13,6 +13,7 @@
 #define TORPOR_SNAPSHOT_SNAPSHOT_H
 
 #include "core/gmem.h"
+#include "snapshot/page_source.h"
 #include "snapshot/part.h"
 #include "store/store.h"
 
@@ -46,13 +47,33 @@ struct snap_host {
 	uint64_t xcr0_mask;    /* XSAVE components that the host supports */
 };
 
-/* What core does around a take. Called on the thread that runs the take. */
+/* How a running VM was stopped; CLOCK_MONOTONIC. */
+struct snap_stop {
+	uint64_t asked_ns;
+	uint64_t out_ns;     /* the first vCPU had left the guest: the pause begins */
+	uint64_t parked_ns;  /* the last one had */
+	uint64_t resumed_ns; /* they were let go */
+	bool resumed;        /* false: still frozen */
+};
+
+/*
+ * What core does around a take. Called on the thread that runs the take, but for what `work` calls
+ * (xcr0_used, flush_irqs).
+ */
 struct snap_vm_ops {
 	/*
 	 * Parks all vCPUs (counted rendezvous) and reads the guest clock right after; a VM that was
 	 * suspended already stays as it is. On failure the VM is as before.
 	 */
 	struct err *(*freeze)(void *self);
+	/*
+	 * Like freeze, for a VM that runs: work(arg) is called at once by the thread that came to stand
+	 * still last, so that no hand-over to another thread lies within the pause. If it returns true the
+	 * VM runs on as soon as it has returned, else it stays frozen until thaw. On failure work was not
+	 * called and the VM is as before. NULL: freeze will do (a VM that is suspended).
+	 */
+	struct err *(*freeze_and)(void *self, bool (*work)(void *arg), void *arg,
+				  struct snap_stop *ret_stop);
 	/* Undoes exactly what freeze did. */
 	void (*thaw)(void *self);
 	/* Between device park and fetch: interrupts on their way reach the irqchip. May be NULL. */
@@ -64,6 +85,26 @@ struct snap_vm_ops {
 	uint64_t (*xcr0_used)(void *self);
 };
 
+/*
+ * Which pages changed. Bitmaps are per region of gmem, one bit per page, in 64-bit words; ranges are
+ * multiples of 64 pages, but at a region's end. Called on the thread of the take and in its `work`.
+ */
+struct snap_dirty_ops {
+	/*
+	 * Begins to look. *ret_base: the snapshot that the memory equals but for what fetch tells, 0: none
+	 * is known, everything touched is to be stored.
+	 */
+	struct err *(*begin)(void *self, uint64_t *ret_base);
+	/*
+	 * Adds to bits the pages that may have changed since they were cleared last. What it has told once
+	 * is told again to the next take, unless this one is published.
+	 */
+	struct err *(*fetch)(void *self, unsigned region, uint64_t *bits);
+	/* Pages in [first, first + npages) whose bit is set are about to be read. */
+	struct err *(*clear)(void *self, unsigned region, uint64_t first, uint64_t npages,
+			     const uint64_t *bits);
+};
+
 struct snap_vm {
 	uint8_t uuid[16];
 	uint8_t family[16];
@@ -73,6 +114,11 @@ struct snap_vm {
 	size_t nparts;
 	const struct snap_vm_ops *ops;
 	void *self;
+	const struct snap_dirty_ops *dirty; /* NULL: nothing is known of changes */
+	void *dirty_self;
+	/* Pages may be missing yet: a take whose base is gone fails (ERR_NOTFOUND) instead of storing
+	 * everything. */
+	bool partial;
 	struct bytes config; /* configuration text */
 	const struct snap_file *files;
 	size_t nfiles;
@@ -91,6 +137,20 @@ struct snap_take_opts {
 	struct snap_progress progress;
 	/* Set from another thread (atomic) to give up; NULL: cannot be cancelled. */
 	const bool *cancel;
+	uint64_t max_pause_us; /* of a running VM; 0: SNAP_MAX_PAUSE_US */
+};
+#define SNAP_MAX_PAUSE_US 10000u
+#define SNAP_ROUNDS_MAX 16u /* of one take: pages are copied at most so often before the stop */
+
+/* What the pause was spent on, in microseconds. */
+struct snap_pause {
+	uint64_t kick_us;  /* from asking to the first vCPU out of the guest: before the pause */
+	uint64_t park_us;  /* until the last one was */
+	uint64_t state_us; /* reading and copying the parts' state */
+	uint64_t dirty_us; /* asking for the last changed pages */
+	uint64_t copy_us;  /* copying them; or writing them, if they were too many */
+	uint64_t resume_us;
+	uint64_t pages; /* copied in the pause */
 };
 
 struct snap_result {
@@ -101,12 +161,18 @@ struct snap_result {
 	uint64_t elapsed_us;
 	uint64_t pages_stored;
 	uint64_t bytes_stored;
+	bool incremental; /* only changed pages were read */
+	uint32_t rounds;  /* pages[i] were copied in round i, while the guest ran */
+	uint64_t round_pages[SNAP_ROUNDS_MAX];
+	struct snap_pause pause; /* zeros for a VM that did not run */
+	char missed[160];        /* why pause_us is above the bound; "" if it is not */
 };
 
 /*
  * Takes one snapshot. Registers the VM in the store's catalog if it is not there yet. A running VM
- * runs on as soon as its memory has been read; success is returned once the snapshot is durable.
- * On failure the guest runs as before and the store lists nothing new.
+ * stands still only for its state and the last changed pages; success is returned once the snapshot
+ * is durable. On failure the guest runs as before and the store lists nothing new. ERR_CORRUPT of an
+ * incremental take may mean that its base is damaged.
  */
 MUST_USE struct err *snap_take(struct store *s, const struct snap_vm *vm,
 			       const struct snap_take_opts *opts, struct snap_result *ret_result);
@@ -136,6 +202,8 @@ MUST_USE struct err *snap_image_compat(const struct snap_image *img, const struc
 
 struct snap_load_opts {
 	struct snap_progress progress;
+	/* Memory comes from snap_image_pages when it is touched: a server of it runs already. */
+	bool lazy;
 };
 /*
  * Loads into a freshly built VM: decode and check every part into side structs, then memory, then
@@ -145,6 +213,9 @@ struct snap_load_opts {
 MUST_USE struct err *snap_image_load(struct snap_image *img, struct gmem *gmem,
 				     struct snap_part *const *parts, size_t nparts,
 				     const struct snap_load_opts *opts);
+
+/* The memory as a page source; the image is to outlive it. */
+MUST_USE struct err *snap_image_pages(struct snap_image *img, struct page_source *ret_source);
 
 /* Facts of this host, for the manifest and the check. Filled by core from KVM and /proc. */
 void snap_set_host(const struct snap_host *here); /* once, before threads start */
