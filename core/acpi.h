@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * ACPI tables for the guest: RSDP, XSDT, FADT (reduced hardware off, reset register, PM1 block),
- * MADT, DSDT (compiled by iasl at build time from core/dsdt.asl). ACPI 6.4, sections 5.2.x.
+ * MADT, DSDT (compiled by iasl at build time from core/dsdt.asl), and for a machine that has them
+ * MCFG and SSDT of the PCI bus and an SSDT of the VM generation id. ACPI 6.4, sections 5.2.x.
  * A small DSDT is boot time. Called by core when a VM is built or rebuilt.
  */
 #ifndef TORPOR_CORE_ACPI_H
@@ -18,6 +19,17 @@
 #define ACPI_BASE 0xe0000u
 #define ACPI_LEN 0x10000u
 
-MUST_USE struct err *acpi_build(struct gmem *gmem, unsigned ncpus, gpa_t *ret_rsdp);
+/* The VM generation id's page, the last of them. */
+#define ACPI_VMGENID_GPA (ACPI_BASE + ACPI_LEN - PAGE_BYTES)
+#define ACPI_VMGENID_GPE 0u /* the method _E00 of core/vmgenid.asl */
+
+struct acpi_opts {
+	unsigned ncpus;
+	uint32_t pci_slots; /* bit n: slot n has a device; 0: there is no PCI bus */
+	bool vmgenid;
+	bool battery;
+	bool gpe_methods; /* for every event that has none yet */
+};
+MUST_USE struct err *acpi_build(struct gmem *gmem, const struct acpi_opts *opts, gpa_t *ret_rsdp);
 
 #endif

@@ -19,8 +19,13 @@ struct bus_table {
 	unsigned n;
 };
 
+enum { BUS_WHOLE_MAX = 4 };
+
 struct bus {
 	struct bus_table tables[2]; /* by enum dev_space; const while vCPUs run */
+	/* Ranges that take only an access of their own base and length, and come first. */
+	struct bus_range whole[2][BUS_WHOLE_MAX];
+	unsigned nwhole[2];
 };
 
 struct err *bus_new(struct bus **ret_bus)
@@ -106,6 +111,32 @@ static void remove_device(struct bus_table *t, const struct device *dev)
 	t->n = kept;
 }
 
+static struct err *insert_whole(struct bus *b, struct device *dev, unsigned index)
+{
+	const struct dev_range *r = &dev->ranges[index];
+	unsigned *n = &b->nwhole[r->space];
+	BUG_ON(*n == BUS_WHOLE_MAX || r->len > BUS_ACCESS_MAX);
+	b->whole[r->space][(*n)++] = (struct bus_range){
+		.base = r->base,
+		.len = r->len,
+		.dev = dev,
+		.index = index,
+	};
+	return NULL;
+}
+
+static const struct bus_range *find_whole(const struct bus *b, enum dev_space space, uint64_t addr,
+					  unsigned len)
+{
+	for (unsigned i = 0; i < b->nwhole[space]; i++) {
+		const struct bus_range *r = &b->whole[space][i];
+		if (r->base == addr && r->len == len) {
+			return r;
+		}
+	}
+	return NULL;
+}
+
 /* On failure none of the device's ranges is on the bus. */
 struct err *bus_add(struct bus *b, struct device *dev)
 {
@@ -115,7 +146,8 @@ struct err *bus_add(struct bus *b, struct device *dev)
 		uint64_t last;
 		BUG_ON(r->space != DEV_PIO && r->space != DEV_MMIO);
 		BUG_ON(r->len == 0 || ADD_OVERFLOWS(r->base, r->len - 1, &last));
-		struct err *e = insert(&b->tables[r->space], dev, i);
+		struct err *e =
+			r->whole ? insert_whole(b, dev, i) : insert(&b->tables[r->space], dev, i);
 		if (e != NULL) {
 			remove_device(&b->tables[DEV_PIO], dev);
 			remove_device(&b->tables[DEV_MMIO], dev);
@@ -140,6 +172,13 @@ void bus_read(struct bus *b, enum dev_space space, uint64_t addr, void *data, un
 {
 	uint8_t *out = data;
 	BUG_ON(len > BUS_ACCESS_MAX);
+	const struct bus_range *whole = find_whole(b, space, addr, len);
+	if (whole != NULL) {
+		uint64_t v = UINT64_MAX;
+		whole->dev->ops->read(whole->dev, whole->index, 0, len, &v);
+		memcpy(out, &v, len);
+		return;
+	}
 	for (unsigned done = 0; done < len;) {
 		const struct bus_range *r = find(&b->tables[space], addr + done);
 		if (r == NULL) {
@@ -158,6 +197,13 @@ void bus_write(struct bus *b, enum dev_space space, uint64_t addr, const void *d
 {
 	const uint8_t *in = data;
 	BUG_ON(len > BUS_ACCESS_MAX);
+	const struct bus_range *whole = find_whole(b, space, addr, len);
+	if (whole != NULL) {
+		uint64_t v = 0;
+		memcpy(&v, in, len);
+		whole->dev->ops->write(whole->dev, whole->index, 0, len, v);
+		return;
+	}
 	for (unsigned done = 0; done < len;) {
 		const struct bus_range *r = find(&b->tables[space], addr + done);
 		if (r == NULL) {

@@ -17,7 +17,9 @@
 #include "core/base/hash.h"
 
 enum {
-	CONFIG_VERSION = 1,
+	/* 2 has "devices" and "vmgenid", and may have "battery", "exit_device" and "gpe_methods". A
+	   VM with none is written as 1: equal text for equal VMs. */
+	CONFIG_VERSION = 2,
 	KERNEL_NAME_BYTES_MAX = 255, /* NAME_MAX of Linux file systems */
 };
 
@@ -179,6 +181,12 @@ struct err *config_parse_size(const char *text, uint64_t *ret_bytes)
 	return NULL;
 }
 
+/* Absent is false. */
+static int put_option(json_t *root, const char *key, bool on)
+{
+	return on ? json_object_set_new(root, key, json_true()) : 0;
+}
+
 struct err *config_text(const struct config *c, char **ret_text)
 {
 	char uuid[37];
@@ -186,13 +194,23 @@ struct err *config_text(const struct config *c, char **ret_text)
 	uuid_text(c->uuid, uuid);
 	uuid_text(c->family, family);
 	ENSURE(c->mem_bytes <= INT64_MAX, ERR_LIMIT, "memory size does not fit the text form");
+	bool plain =
+		!c->vmgenid && c->devs.n == 0 && !c->battery && !c->exit_device && !c->gpe_methods;
 	json_t *root = json_pack(
-		"{s:i s:s s:s s:s s:I s:I s:s s:s s:s? s:b s:b}", "v", CONFIG_VERSION, "name",
+		"{s:i s:s s:s s:s s:I s:I s:s s:s s:s? s:b s:b}", "v", plain ? 1 : 2, "name",
 		c->name, "uuid", uuid, "family", family, "cpus", (json_int_t)c->ncpus, "mem_bytes",
 		(json_int_t)c->mem_bytes, "cpu", c->cpu_model, "cmdline", c->cmdline, "kernel",
 		c->kernel_name, "initrd", (int)c->has_initrd, "no_reboot", (int)c->no_reboot);
 	ENSURE(root != NULL, ERR_USAGE, "configuration of VM '%s' has text that is not UTF-8",
 	       c->name);
+	if (!plain && (json_object_set_new(root, "vmgenid", json_boolean(c->vmgenid)) != 0 ||
+		       json_object_set_new(root, "devices", config_devs_json(&c->devs)) != 0 ||
+		       put_option(root, "battery", c->battery) != 0 ||
+		       put_option(root, "gpe_methods", c->gpe_methods) != 0 ||
+		       put_option(root, "exit_device", c->exit_device) != 0)) {
+		json_decref(root);
+		return ERR(ERR_SYS, "out of memory for the configuration text");
+	}
 	char *text = json_dumps(root, JSON_COMPACT | JSON_SORT_KEYS);
 	json_decref(root);
 	ENSURE(text != NULL, ERR_SYS, "out of memory for the configuration text");
@@ -234,11 +252,18 @@ static struct err *get_bool(const json_t *root, const char *key, bool *ret)
 	return NULL;
 }
 
-static struct err *check_keys(json_t *root)
+static struct err *get_option(const json_t *root, const char *key, bool *ret)
+{
+	return json_object_get(root, key) == NULL ? NULL : get_bool(root, key, ret);
+}
+
+static struct err *check_keys(json_t *root, uint64_t version)
 {
 	static const char *const keys[] = { "v",      "name",      "uuid",     "family",
 					    "cpus",   "mem_bytes", "cpu",      "cmdline",
 					    "kernel", "initrd",    "no_reboot" };
+	static const char *const keys_2[] = { "vmgenid", "devices", "battery", "exit_device",
+					      "gpe_methods" };
 	const char *key;
 	json_t *value;
 	json_object_foreach(root, key, value)
@@ -246,6 +271,9 @@ static struct err *check_keys(json_t *root)
 		bool known = false;
 		for (size_t i = 0; i < ARRAY_LEN(keys); i++) {
 			known = known || strcmp(keys[i], key) == 0;
+		}
+		for (size_t i = 0; version >= 2 && i < ARRAY_LEN(keys_2); i++) {
+			known = known || strcmp(keys_2[i], key) == 0;
 		}
 		ENSURE(known, ERR_CORRUPT, "configuration: unknown key '%.40s'", key);
 	}
@@ -286,10 +314,17 @@ struct err *config_parse(const void *p, size_t len, struct config *ret)
 	ENSURE(version <= CONFIG_VERSION, ERR_INCOMPAT,
 	       "configuration of version %" PRIu64 ": this torpor reads up to %d; use a newer one",
 	       version, CONFIG_VERSION);
-	ENSURE(version == CONFIG_VERSION, ERR_CORRUPT, "configuration: version 0");
-	TRY(check_keys(root));
+	ENSURE(version >= 1, ERR_CORRUPT, "configuration: version 0");
+	TRY(check_keys(root, version));
 	struct config c = { 0 };
 	TRY(parse_scalars(root, &c));
+	if (version >= 2) {
+		TRY(get_bool(root, "vmgenid", &c.vmgenid));
+		TRY(config_devs_parse(json_object_get(root, "devices"), &c.devs));
+		TRY(get_option(root, "battery", &c.battery));
+		TRY(get_option(root, "exit_device", &c.exit_device));
+		TRY(get_option(root, "gpe_methods", &c.gpe_methods));
+	}
 	const char *cmdline = NULL;
 	TRY(get_text(root, "cmdline", &cmdline));
 	const json_t *kernel = json_object_get(root, "kernel");

@@ -1,78 +1,54 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The control socket: connections, packets, one table from variant to handler. See ctl.h for its
- * place and docs/control.md for the packets. Everything runs on the main loop's thread; nothing
+ * The control socket: connections and packets. See ctl.h for its place, docs/control.md for the
+ * packets, ctl_handlers.c for what they do. Everything runs on the main loop's thread; nothing
  * blocks: a take is answered when it is done, all else at once.
  *
- * I1: every packet gets exactly one answer, in the order of completion.
+ * I1: every packet gets exactly one answer, in the order of completion. Events come behind it on a
+ *     connection that subscribed.
  * I2: a connection whose peer does not read its answers is not read from until it does, so what
  *     it can make us keep is bounded by what it had asked for.
  * I3: a take outlives its connection, and a take's memory outlives the ctl: it is freed when its
  *     end is reported, by whoever is left.
  */
-#include "core/ctl.h"
+#include "core/ctl_internal.h"
 
 #include <errno.h>
 #include <fcntl.h>
-#include <stdio.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
 
-#include "core/base/hash.h"
 #include "core/base/log.h"
-#include "core/ctl_proto.h"
 
 enum {
 	CONNS_MAX = 64,        /* each costs a descriptor; more are told to come back */
 	PACKETS_PER_TURN = 16, /* from one connection before others get their turn */
 };
 
-struct answer {
-	struct answer *next;
-	char *text; /* owned, see ctl_answer_free */
-};
-
-struct conn {
-	struct conn *next;
-	struct ctl *ctl;
-	struct fd fd;
-	struct loop_fd *watch;
-	struct answer *queue; /* answers that the socket did not take yet, oldest first */
-	bool eof;             /* the peer sends no more, but still waits for a take's answer */
-};
-
-/* A take that was asked for here. done runs exactly once and frees it. */
-struct pending {
-	struct pending *next; /* in ctl->pending */
-	struct ctl *ctl;      /* NULL once the ctl is gone */
-	struct conn *conn;    /* NULL once the asker is gone */
-	bool typed;           /* answer with the result's fields, not "Ok" */
-	char tag[NAME_BYTES_MAX + 1];
-	char name[NAME_BYTES_MAX + 1];
-};
-
-struct ctl {
-	struct loop *loop;
-	struct fd listen;
-	struct fd
-		spare; /* given up for a moment to turn a client away when no descriptor is left */
-	struct loop_fd *watch;
-	struct life *life;
-	struct conn *conns;
-	unsigned nconns;
-	struct pending *pending;
-	uint8_t *buf; /* CTL_PACKET_BYTES_MAX, for the packet being read */
-};
-
 /* ---- answers ---- */
 
 /* True: sent or the peer is gone (then nobody misses it); false: the socket is full. */
-static bool send_text(const struct conn *c, const char *text)
+static bool send_text(const struct conn *c, const char *text, int with_fd)
 {
+	union {
+		struct cmsghdr align;
+		char bytes[CMSG_SPACE(sizeof(int))];
+	} control = { 0 };
+	struct iovec iov = { (void *)(uintptr_t)text, strlen(text) };
+	struct msghdr msg = { .msg_iov = &iov, .msg_iovlen = 1 };
+	if (with_fd >= 0) {
+		msg.msg_control = control.bytes;
+		msg.msg_controllen = sizeof(control.bytes);
+		struct cmsghdr *m = CMSG_FIRSTHDR(&msg);
+		m->cmsg_level = SOL_SOCKET;
+		m->cmsg_type = SCM_RIGHTS;
+		m->cmsg_len = CMSG_LEN(sizeof(int));
+		memcpy(CMSG_DATA(m), &with_fd, sizeof(with_fd));
+	}
 	ssize_t n;
 	do {
-		n = send(c->fd.n, text, strlen(text), MSG_DONTWAIT | MSG_NOSIGNAL);
+		n = sendmsg(c->fd.n, &msg, MSG_DONTWAIT | MSG_NOSIGNAL);
 	} while (n < 0 && errno == EINTR);
 	return n >= 0 || (errno != EAGAIN && errno != ENOBUFS);
 }
@@ -89,16 +65,17 @@ static void watch_events(struct conn *c)
 		 "then the connection stalls and its peer sees it");
 }
 
-/* Takes over text. */
-static void answer(struct conn *c, char *text)
+void ctl_reply_fd(struct conn *c, char *text, struct fd *fd)
 {
-	if (c->queue == NULL && send_text(c, text)) {
+	if (c->queue == NULL && send_text(c, text, fd->n)) {
 		ctl_answer_free(text);
+		fd_close(fd);
 		return;
 	}
 	struct answer *a = calloc(1, sizeof(*a));
 	BUG_ON(a == NULL);
 	a->text = text;
+	a->fd = fd_move(fd);
 	struct answer **tail = &c->queue;
 	while (*tail != NULL) {
 		tail = &(*tail)->next;
@@ -107,19 +84,34 @@ static void answer(struct conn *c, char *text)
 	watch_events(c);
 }
 
-static void answer_err(struct conn *c, struct err *e)
+void ctl_reply(struct conn *c, char *text)
 {
-	answer(c, ctl_answer_error(err_msg(e)));
+	struct fd none = FD_NONE;
+	ctl_reply_fd(c, text, &none);
+}
+
+void ctl_reply_err(struct conn *c, struct err *e)
+{
+	ctl_reply(c, ctl_answer_err(e));
 	err_free(e);
 }
 
-static void answer_result(struct conn *c, struct err *e)
+void ctl_reply_result(struct conn *c, struct err *e)
 {
 	if (e != NULL) {
-		answer_err(c, e);
+		ctl_reply_err(c, e);
 	} else {
-		answer(c, ctl_answer_ok());
+		ctl_reply(c, ctl_answer_ok());
 	}
+}
+
+static void pop_answer(struct conn *c)
+{
+	struct answer *a = c->queue;
+	c->queue = a->next;
+	ctl_answer_free(a->text);
+	fd_close(&a->fd);
+	free(a);
 }
 
 static void conn_free(struct conn *c)
@@ -138,10 +130,7 @@ static void conn_free(struct conn *c)
 		}
 	}
 	while (c->queue != NULL) {
-		struct answer *a = c->queue;
-		c->queue = a->next;
-		ctl_answer_free(a->text);
-		free(a);
+		pop_answer(c);
 	}
 	loop_fd_del(c->watch);
 	fd_close(&c->fd);
@@ -158,216 +147,44 @@ static bool has_pending(const struct conn *c)
 	return false;
 }
 
-/* Frees a connection whose peer sends no more once it has all its answers. */
-static void conn_end_if_done(struct conn *c)
+void ctl_conn_end_if_done(struct conn *c)
 {
 	if (c->eof && c->queue == NULL && !has_pending(c)) {
 		conn_free(c);
 	}
 }
 
-/* ---- handlers ---- */
-
-static void do_exit(struct conn *c, const struct ctl_request *r)
-{
-	(void)r;
-	/* The answer goes first: after life_stop there may be no loop turn left. "Ok" says that the
-	 * end was accepted; that it happened shows by the process. */
-	struct life *life = c->ctl->life;
-	answer(c, ctl_answer_ok());
-	life_stop(life);
-}
-
-static void do_suspend_vcpus(struct conn *c, const struct ctl_request *r)
-{
-	(void)r;
-	answer_result(c, life_suspend_vcpus(c->ctl->life));
-}
-
-static void do_resume_vcpus(struct conn *c, const struct ctl_request *r)
-{
-	(void)r;
-	answer_result(c, life_resume_vcpus(c->ctl->life));
-}
-
-static void do_suspend(struct conn *c, const struct ctl_request *r)
-{
-	(void)r;
-	answer_result(c, life_suspend(c->ctl->life));
-}
-
-static void do_resume(struct conn *c, const struct ctl_request *r)
-{
-	(void)r;
-	answer_result(c, life_resume(c->ctl->life));
-}
-
-static void do_vcpu_pid_tid(struct conn *c, const struct ctl_request *r)
-{
-	(void)r;
-	const struct config *config = life_config(c->ctl->life);
-	json_t *map = json_object();
-	for (unsigned i = 0; i < config->ncpus; i++) {
-		int tid = 0;
-		struct err *e = life_vcpu_tid(c->ctl->life, i, &tid);
-		if (e != NULL) {
-			json_decref(map);
-			answer_err(c, e);
-			return;
-		}
-		char key[16];
-		snprintf(key, sizeof(key), "%u", i);
-		json_object_set_new(map, key, json_pack("[ii]", (int)getpid(), tid));
-	}
-	answer(c,
-	       ctl_answer_json(json_pack("{s:{s:o}}", "VcpuPidTidResponse", "pid_tid_map", map)));
-}
-
-/* ---- takes ---- */
-
-static json_t *take_json(const struct pending *p, const struct snap_result *r)
-{
-	char ref[2 * NAME_BYTES_MAX + 24];
-	if (p->tag[0] != 0) {
-		snprintf(ref, sizeof(ref), "%s@%s", p->name, p->tag);
-	} else {
-		snprintf(ref, sizeof(ref), "%s@%llu", p->name, (unsigned long long)r->number);
-	}
-	return json_pack("{s:{s:{s:s,s:s,s:I,s:s,s:I,s:I,s:I,s:I,s:I}}}", "Torpor", "Take", "ref",
-			 ref, "name", p->name, "number", (json_int_t)r->number, "tag", p->tag,
-			 "frozen_at_ns", (json_int_t)r->frozen_at_ns, "pause_us",
-			 (json_int_t)r->pause_us, "elapsed_us", (json_int_t)r->elapsed_us,
-			 "pages_stored", (json_int_t)r->pages_stored, "bytes_stored",
-			 (json_int_t)r->bytes_stored);
-}
-
-static void take_done(void *arg, struct err *e, const struct snap_result *result)
-{
-	struct pending *p = arg;
-	if (p->ctl != NULL) {
-		for (struct pending **at = &p->ctl->pending; *at != NULL; at = &(*at)->next) {
-			if (*at == p) {
-				*at = p->next;
-				break;
-			}
-		}
-	}
-	if (p->conn == NULL) {
-		if (e != NULL) {
-			log_err(err_wrap(e, "snapshot of '%s', whose client has left", p->name));
-		}
-	} else {
-		if (e != NULL) {
-			answer_err(p->conn, e);
-		} else if (p->typed) {
-			answer(p->conn, ctl_answer_json(take_json(p, result)));
-		} else {
-			answer(p->conn, ctl_answer_ok());
-		}
-		conn_end_if_done(p->conn);
-	}
-	free(p);
-}
-
-static void start_take(struct conn *c, const struct ctl_request *r, bool typed)
-{
-	struct pending *p = calloc(1, sizeof(*p));
-	if (p == NULL) {
-		answer(c, ctl_answer_error("out of memory"));
-		return;
-	}
-	p->ctl = c->ctl;
-	p->conn = c;
-	p->typed = typed;
-	snprintf(p->tag, sizeof(p->tag), "%s", r->tag);
-	snprintf(p->name, sizeof(p->name), "%s", life_config(c->ctl->life)->name);
-	p->next = c->ctl->pending;
-	c->ctl->pending = p;
-	struct err *e = life_take(c->ctl->life, r->tag[0] != 0 ? r->tag : NULL, take_done, p);
-	if (e != NULL) { /* take_done will not be called: take its part */
-		take_done(p, e, NULL);
-	}
-}
-
-static void do_snapshot(struct conn *c, const struct ctl_request *r)
-{
-	start_take(c, r, false);
-}
-
-static void answer_status(struct conn *c)
-{
-	struct life_status s;
-	life_status(c->ctl->life, &s);
-	const struct config *config = life_config(c->ctl->life);
-	char uuid[37];
-	char family[37];
-	uuid_text(config->uuid, uuid);
-	uuid_text(config->family, family);
-	json_t *body =
-		json_pack("{s:s,s:s,s:s,s:s,s:b,s:I,s:I,s:I,s:I,s:I,s:s}", "name", config->name,
-			  "uuid", uuid, "family", family, "state", s.state, "taking", (int)s.taking,
-			  "resets", (json_int_t)s.resets, "mem_bytes", (json_int_t)s.mem_bytes,
-			  "mem_allocated", (json_int_t)s.mem_allocated, "cpus", (json_int_t)s.ncpus,
-			  "pid", (json_int_t)getpid(), "store", life_store_dir(c->ctl->life));
-	answer(c, ctl_answer_json(json_pack("{s:{s:o}}", "Torpor", "Status", body)));
-}
-
-static void answer_take_status(struct conn *c)
-{
-	char step[64] = "";
-	uint64_t done = 0;
-	uint64_t total = 0;
-	bool taking = life_take_progress(c->ctl->life, step, sizeof(step), &done, &total);
-	json_t *body = taking ? json_pack("{s:b,s:s,s:I,s:I}", "taking", 1, "step", step, "done",
-					  (json_int_t)done, "total", (json_int_t)total)
-			      : json_pack("{s:b}", "taking", 0);
-	answer(c, ctl_answer_json(json_pack("{s:{s:o}}", "Torpor", "TakeStatus", body)));
-}
-
-static void do_torpor(struct conn *c, const struct ctl_request *r)
-{
-	switch (r->torpor) {
-	case CTL_TORPOR_STATUS:
-		answer_status(c);
-		break;
-	case CTL_TORPOR_TAKE:
-		start_take(c, r, true);
-		break;
-	case CTL_TORPOR_TAKE_STATUS:
-		answer_take_status(c);
-		break;
-	}
-}
-
-/* The dispatcher. Variants without a handler never come here: ctl_parse refuses them by name. */
-static void (*const handlers[CTL__COUNT])(struct conn *c, const struct ctl_request *r) = {
-	[CTL_EXIT] = do_exit,
-	[CTL_SUSPEND_VCPUS] = do_suspend_vcpus,
-	[CTL_RESUME_VCPUS] = do_resume_vcpus,
-	[CTL_SUSPEND_VM] = do_suspend,
-	[CTL_RESUME_VM] = do_resume,
-	[CTL_SNAPSHOT] = do_snapshot,
-	[CTL_VCPU_PID_TID] = do_vcpu_pid_tid,
-	[CTL_TORPOR] = do_torpor,
-};
-
 /* ---- packets ---- */
 
 enum read_result { READ_PACKET, READ_TOO_LONG, READ_NOTHING, READ_EOF };
 
+/* Descriptors that came with a packet, as far as there is room in the call. */
+static void keep_fds(struct call *call, struct cmsghdr *m)
+{
+	size_t n = (m->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+	for (size_t i = 0; i < n; i++) {
+		struct fd fd;
+		memcpy(&fd.n, CMSG_DATA(m) + i * sizeof(int), sizeof(int));
+		if (call->nfds < CTL_FDS_MAX) {
+			call->fds[call->nfds++] = fd;
+		} else {
+			fd_close(&fd);
+		}
+	}
+}
+
 /*
- * One packet into ctl->buf. Descriptors that came along are closed: no request takes any. With
- * SO_PASSCRED every packet carries credentials and the end of the stream does not, which is how an
- * empty packet is told from it.
+ * One packet into ctl->buf. With SO_PASSCRED every packet carries credentials and the end of the
+ * stream does not, which is how an empty packet is told from it.
  */
-static enum read_result read_packet(struct conn *c, size_t *ret_len)
+static enum read_result read_packet(struct call *call, size_t *ret_len)
 {
 	union {
 		struct cmsghdr align;
 		char bytes[CMSG_SPACE(sizeof(int) * CTL_FDS_MAX) +
 			   CMSG_SPACE(sizeof(struct ucred))];
 	} control;
-	struct iovec iov = { c->ctl->buf, CTL_PACKET_BYTES_MAX };
+	struct iovec iov = { call->ctl->buf, CTL_PACKET_BYTES_MAX };
 	struct msghdr msg = {
 		.msg_iov = &iov,
 		.msg_iovlen = 1,
@@ -376,7 +193,7 @@ static enum read_result read_packet(struct conn *c, size_t *ret_len)
 	};
 	ssize_t n;
 	do {
-		n = recvmsg(c->fd.n, &msg, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+		n = recvmsg(call->conn->fd.n, &msg, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
 	} while (n < 0 && errno == EINTR);
 	if (n < 0) {
 		return errno == EAGAIN ? READ_NOTHING : READ_EOF;
@@ -387,12 +204,7 @@ static enum read_result read_packet(struct conn *c, size_t *ret_len)
 			credentials = true;
 		}
 		if (m->cmsg_level == SOL_SOCKET && m->cmsg_type == SCM_RIGHTS) {
-			size_t nfds = (m->cmsg_len - CMSG_LEN(0)) / sizeof(int);
-			for (size_t i = 0; i < nfds; i++) {
-				int fd;
-				memcpy(&fd, CMSG_DATA(m) + i * sizeof(fd), sizeof(fd));
-				close(fd);
-			}
+			keep_fds(call, m);
 		}
 	}
 	if (n == 0 && !credentials) {
@@ -402,26 +214,38 @@ static enum read_result read_packet(struct conn *c, size_t *ret_len)
 	return (msg.msg_flags & MSG_TRUNC) != 0 ? READ_TOO_LONG : READ_PACKET;
 }
 
-static void serve_packet(struct conn *c, size_t len)
+static struct err *check_rights(const struct conn *c, const struct ctl_request *r)
+{
+	if (!c->readonly || ctl_is_readonly(r)) {
+		return NULL;
+	}
+	return err_set_errno(ERR(ERR_NOT_NOW,
+				 "%s: this socket is for status and events: ask the VM's control "
+				 "socket",
+				 ctl_variant_name(r->variant)),
+			     EPERM);
+}
+
+static void serve_packet(struct call *call, size_t len)
 {
 	struct ctl_request r;
-	struct err *e = ctl_parse(c->ctl->buf, len, &r);
+	struct err *e = ctl_parse(call->ctl->buf, len, call->nfds, &r);
+	if (e == NULL) {
+		e = check_rights(call->conn, &r);
+	}
 	if (e != NULL) {
-		answer_err(c, e);
+		ctl_reply_err(call->conn, e);
 		return;
 	}
-	BUG_ON(handlers[r.variant] == NULL);
 	LOG_D("control: %s", ctl_variant_name(r.variant));
-	handlers[r.variant](c, &r);
+	call->req = &r;
+	ctl_serve(call);
 }
 
 static void flush_queue(struct conn *c)
 {
-	while (c->queue != NULL && send_text(c, c->queue->text)) {
-		struct answer *a = c->queue;
-		c->queue = a->next;
-		ctl_answer_free(a->text);
-		free(a);
+	while (c->queue != NULL && send_text(c, c->queue->text, c->queue->fd.n)) {
+		pop_answer(c);
 	}
 	if (c->queue == NULL) {
 		watch_events(c);
@@ -439,6 +263,23 @@ static void end_of_packets(struct conn *c, uint32_t events)
 	conn_free(c);
 }
 
+/* Reads and serves one packet, if there is one. */
+static enum read_result serve_one(struct conn *c)
+{
+	struct call call = { .conn = c, .ctl = c->ctl };
+	size_t len = 0;
+	enum read_result res = read_packet(&call, &len);
+	if (res == READ_PACKET) {
+		serve_packet(&call, len);
+	} else if (res == READ_TOO_LONG) {
+		ctl_reply(c, ctl_answer_error(EMSGSIZE, "the packet is longer than 131072 bytes"));
+	}
+	for (unsigned i = 0; i < call.nfds; i++) {
+		fd_close(&call.fds[i]);
+	}
+	return res;
+}
+
 static void on_conn(void *arg, uint32_t events)
 {
 	struct conn *c = arg;
@@ -448,17 +289,13 @@ static void on_conn(void *arg, uint32_t events)
 			return;
 		}
 		flush_queue(c);
-		conn_end_if_done(c);
+		ctl_conn_end_if_done(c);
 		return; /* I2: reading goes on with the next event */
 	}
 	for (unsigned i = 0; i < PACKETS_PER_TURN && c->queue == NULL; i++) {
-		size_t len = 0;
-		switch (read_packet(c, &len)) {
+		switch (serve_one(c)) {
 		case READ_PACKET:
-			serve_packet(c, len);
-			break;
 		case READ_TOO_LONG:
-			answer(c, ctl_answer_error("the packet is longer than 131072 bytes"));
 			break;
 		case READ_NOTHING:
 			return;
@@ -474,11 +311,11 @@ static void on_conn(void *arg, uint32_t events)
 _Static_assert(CTL_PACKET_BYTES_MAX == 131072, "the error text names the limit");
 
 /* The one packet that somebody who may not come in gets. */
-static void turn_away(int fd, const char *why)
+static void turn_away(int fd, int sys, const char *why)
 {
-	char *text = ctl_answer_error(why);
+	char *text = ctl_answer_error(sys, why);
 	const struct conn c = { .fd = { fd } };
-	(void)send_text(&c, text);
+	(void)send_text(&c, text, -1);
 	ctl_answer_free(text);
 	/* Closed with a packet unread, the socket would give the peer ECONNRESET instead of the
 	 * answer. A peer that keeps sending gets that. */
@@ -495,14 +332,17 @@ static struct err *check_peer(int fd)
 	if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &len) != 0) {
 		return ERR_ERRNO("asking who connected");
 	}
-	ENSURE(peer.uid == 0 || peer.uid == geteuid(), ERR_PEER,
-	       "user %u may not control this VM: only user %u and root", (unsigned)peer.uid,
-	       (unsigned)geteuid());
-	return NULL;
+	if (peer.uid == 0 || peer.uid == geteuid()) {
+		return NULL;
+	}
+	return err_set_errno(ERR(ERR_PEER, "user %u may not control this VM: only user %u and root",
+				 (unsigned)peer.uid, (unsigned)geteuid()),
+			     EPERM);
 }
 
-static struct err *conn_new(struct ctl *ctl, struct fd *fd)
+static struct err *conn_new(const struct door *door, struct fd *fd)
 {
+	struct ctl *ctl = door->ctl;
 	TRY(check_peer(fd->n));
 	ENSURE(ctl->nconns < CONNS_MAX, ERR_NOT_NOW,
 	       "%u clients are connected already: close one and try again", ctl->nconns);
@@ -514,6 +354,7 @@ static struct err *conn_new(struct ctl *ctl, struct fd *fd)
 	ENSURE(c != NULL, ERR_SYS, "out of memory");
 	TRY(loop_fd_add(ctl->loop, fd->n, EPOLLIN, on_conn, c, &c->watch));
 	c->ctl = ctl;
+	c->readonly = door->readonly;
 	c->fd = fd_move(fd);
 	c->next = ctl->conns;
 	ctl->conns = c;
@@ -522,54 +363,48 @@ static struct err *conn_new(struct ctl *ctl, struct fd *fd)
 	return NULL;
 }
 
-static int accept_one(const struct ctl *ctl)
+static int accept_one(const struct door *door)
 {
-	return accept4(ctl->listen.n, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+	return accept4(door->listen.n, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
 }
 
 /* A client that cannot be served must not stay in the queue: the loop would spin on it. */
-static void turn_away_one(struct ctl *ctl)
+static void turn_away_one(struct door *door)
 {
-	fd_close(&ctl->spare);
-	SCOPE(fd_close) struct fd fd = { accept_one(ctl) };
+	fd_close(&door->spare);
+	SCOPE(fd_close) struct fd fd = { accept_one(door) };
 	if (fd.n >= 0) {
-		turn_away(fd.n, "the VM's process has no free file descriptor: try again");
+		turn_away(fd.n, EMFILE, "the VM's process has no free file descriptor: try again");
 		fd_close(&fd);
 	}
-	ctl->spare.n = fcntl(ctl->listen.n, F_DUPFD_CLOEXEC, 0);
+	door->spare.n = fcntl(door->listen.n, F_DUPFD_CLOEXEC, 0);
 }
 
 static void on_listen(void *arg, uint32_t events)
 {
 	(void)events;
-	struct ctl *ctl = arg;
-	SCOPE(fd_close) struct fd fd = { accept_one(ctl) };
+	struct door *door = arg;
+	SCOPE(fd_close) struct fd fd = { accept_one(door) };
 	if (fd.n < 0) {
 		if (errno == EMFILE || errno == ENFILE) {
-			turn_away_one(ctl);
+			turn_away_one(door);
 		}
 		return; /* else the peer left again */
 	}
-	struct err *e = conn_new(ctl, &fd);
+	struct err *e = conn_new(door, &fd);
 	if (e != NULL) {
-		turn_away(fd.n, err_msg(e));
+		turn_away(fd.n, err_to_errno(e), err_msg(e));
 		err_free(e);
 	}
 }
 
-struct err *ctl_new(struct loop *loop, int listen_fd, struct life *life, struct ctl **ret_ctl)
+static struct err *door_open(struct ctl *ctl, int listen_fd, bool readonly)
 {
-	SCOPE(ctl_freep) struct ctl *c = calloc(1, sizeof(*c));
-	if (c == NULL) {
-		close(listen_fd);
-		return ERR(ERR_SYS, "out of memory");
-	}
-	c->loop = loop;
-	c->listen = (struct fd){ listen_fd };
-	c->spare = (struct fd){ fcntl(listen_fd, F_DUPFD_CLOEXEC, 0) };
-	c->life = life;
-	c->buf = malloc(CTL_PACKET_BYTES_MAX);
-	ENSURE(c->buf != NULL, ERR_SYS, "out of memory");
+	struct door *d = &ctl->doors[ctl->ndoors++];
+	d->ctl = ctl;
+	d->readonly = readonly;
+	d->listen = (struct fd){ listen_fd };
+	d->spare = (struct fd){ fcntl(listen_fd, F_DUPFD_CLOEXEC, 0) };
 	/* A peer that leaves before accept must not make it block. */
 	int flags = fcntl(listen_fd, F_GETFL);
 	if (flags < 0 || fcntl(listen_fd, F_SETFL, flags | O_NONBLOCK) != 0) {
@@ -580,7 +415,27 @@ struct err *ctl_new(struct loop *loop, int listen_fd, struct life *life, struct 
 	if (setsockopt(listen_fd, SOL_SOCKET, SO_PASSCRED, &on, sizeof(on)) != 0) {
 		return ERR_ERRNO("asking for credentials on the control socket");
 	}
-	TRY(loop_fd_add(loop, listen_fd, EPOLLIN, on_listen, c, &c->watch));
+	return loop_fd_add(ctl->loop, listen_fd, EPOLLIN, on_listen, d, &d->watch);
+}
+
+struct err *ctl_new(struct loop *loop, int listen_fd, int readonly_fd, struct life *life,
+		    struct ctl **ret_ctl)
+{
+	SCOPE(fd_close) struct fd monitors = { readonly_fd };
+	SCOPE(ctl_freep) struct ctl *c = calloc(1, sizeof(*c));
+	if (c == NULL) {
+		close(listen_fd);
+		return ERR(ERR_SYS, "out of memory");
+	}
+	c->loop = loop;
+	c->life = life;
+	TRY(door_open(c, listen_fd, false));
+	if (monitors.n >= 0) {
+		TRY(door_open(c, fd_move(&monitors).n, true));
+	}
+	c->buf = malloc(CTL_PACKET_BYTES_MAX);
+	ENSURE(c->buf != NULL, ERR_SYS, "out of memory");
+	life_watch(life, ctl_on_news, c);
 	*ret_ctl = MOVE(c);
 	return NULL;
 }
@@ -590,15 +445,19 @@ void ctl_free(struct ctl *c)
 	if (c == NULL) {
 		return;
 	}
+	life_watch(c->life, NULL, NULL);
 	while (c->conns != NULL) {
 		conn_free(c->conns);
 	}
 	for (struct pending *p = c->pending; p != NULL; p = p->next) {
 		p->ctl = NULL; /* I3 */
 	}
-	loop_fd_del(c->watch);
-	fd_close(&c->spare);
-	fd_close(&c->listen);
+	ctl_listeners_free(c);
+	for (unsigned i = 0; i < c->ndoors; i++) {
+		loop_fd_del(c->doors[i].watch);
+		fd_close(&c->doors[i].spare);
+		fd_close(&c->doors[i].listen);
+	}
 	free(c->buf);
 	free(c);
 }

@@ -11,8 +11,11 @@
 
 struct ctl;
 
-/* listen_fd: a bound, listening socket; moved from. */
-MUST_USE struct err *ctl_new(struct loop *loop, int listen_fd, struct life *life,
+/*
+ * listen_fd: a bound, listening socket; moved from. readonly_fd: another one for monitors, who may
+ * ask for status and events only; -1: none.
+ */
+MUST_USE struct err *ctl_new(struct loop *loop, int listen_fd, int readonly_fd, struct life *life,
 			     struct ctl **ret_ctl);
 void ctl_free(struct ctl *c);
 DEFINE_SCOPE(struct ctl, ctl_free)

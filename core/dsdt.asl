@@ -32,5 +32,15 @@ DefinitionBlock ("dsdt.aml", "DSDT", 2, "TORPOR", "TORPORVM", 0x00000001)
 				IRQNoFlags () {8}
 			})
 		}
+
+		/* devices/pvpanic.c */
+		Device (PEVT)
+		{
+			Name (_HID, "QEMU0001")
+			Name (_CRS, ResourceTemplate ()
+			{
+				IO (Decode16, 0x0505, 0x0505, 0x01, 0x01)
+			})
+		}
 	}
 }

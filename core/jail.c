@@ -33,6 +33,8 @@ static const char *const role_names[JAIL__ROLES] = {
 	[JAIL_MAIN] = "main",
 	[JAIL_VCPU] = "vcpu",
 	[JAIL_JOB] = "job",
+	[JAIL_PAGER] = "pager",
+	[JAIL_IO] = "device",
 };
 /* A thread that never called jail_thread has its parent's filter. */
 static _Thread_local const char *thread_role = "worker";
@@ -72,7 +74,7 @@ static void jail_init(void)
 		return;
 	}
 	for (unsigned r = 0; r < JAIL__ROLES; r++) {
-		init_err = jail_rules_build((enum jail_role)r, &filters[r]);
+		init_err = jail_rules_build((enum jail_role)r, JAIL_SANITIZED, &filters[r]);
 		if (init_err != NULL) {
 			return;
 		}

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Between jail.c (threads, violations), jail_rules.c (what a role may call) and jail_fs.c
- * (Landlock). Included by jail*.c only. */
+ * (Landlock). Included by jail*.c and their tests only. */
 #ifndef TORPOR_CORE_JAIL_INTERNAL_H
 #define TORPOR_CORE_JAIL_INTERNAL_H
 
@@ -8,7 +8,7 @@
 
 #include "core/jail.h"
 
-enum { JAIL__ROLES = JAIL_JOB + 1 };
+enum { JAIL__ROLES = JAIL_IO + 1 };
 
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 #define JAIL_SANITIZED 1
@@ -16,8 +16,9 @@ enum { JAIL__ROLES = JAIL_JOB + 1 };
 #define JAIL_SANITIZED 0
 #endif
 
-/* The role's filter as a BPF program; ret->filter is malloc'ed. */
-MUST_USE struct err *jail_rules_build(enum jail_role role, struct sock_fprog *ret);
+/* The role's filter as a BPF program; ret->filter is malloc'ed. sanitized: with what the runtime of
+ * a sanitizer needs. */
+MUST_USE struct err *jail_rules_build(enum jail_role role, bool sanitized, struct sock_fprog *ret);
 /* Restricts the calling thread and all that it starts. *ret_done false: the kernel has none. */
 MUST_USE struct err *jail_fs_restrict(const char *store_dir, const char *run_dir, bool *ret_done);
 

@@ -4,19 +4,23 @@
  * Built once per process by jail.c, before other threads exist.
  *
  * Filters stack: a thread's filter is its own and every filter of the threads it descends from. So
- * JOB contains what workers of a job need, and MAIN contains JOB and VCPU, whose threads it starts
- * as long as the VM lives (a reset makes new vCPU threads, every take a new job).
+ * JOB contains what workers of a job need, and MAIN contains JOB, VCPU, PAGER and IO, whose threads
+ * it starts as long as the VM lives (a reset makes new vCPU and device threads, every take a new
+ * job).
  *
- * No role may execute a file, map memory as executable, make a process, open a socket, or trace.
+ * No role may execute a file, map memory as executable, make a process, or trace. MAIN alone may
+ * make a socket, of one kind: Unix, SOCK_SEQPACKET.
  */
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/kvm.h>
+#include <linux/userfaultfd.h>
 #include <sched.h>
 #include <seccomp.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 
 #include "core/base/io.h"
@@ -143,6 +147,14 @@ static const int main_calls[] = {
 	SCMP_SYS(dup),
 	SCMP_SYS(dup3),
 	SCMP_SYS(close_range),
+	SCMP_SYS(connect),
+	SCMP_SYS(io_uring_setup),
+	SCMP_SYS(io_uring_register),
+};
+
+/* A device's own thread, IO: the ring that it was given, which is limited to what it needs. */
+static const int io_calls[] = {
+	SCMP_SYS(io_uring_enter),
 };
 
 /* What a sanitizer's runtime does on its own, up to the leak check at the end, whose tracer blocks
@@ -161,8 +173,9 @@ static const int sanitizer_calls[] = {
 	SCMP_SYS(readlinkat),
 };
 
-/* KVM ioctls of a vCPU thread: run, its own registers, interrupt lines, time. No creation, no
- * memory slots. */
+/* KVM ioctls of a vCPU thread: run, its own registers, interrupt lines, time; and, for the vCPU
+ * that parks last for a take, the state of the VM and the dirty log. No creation, no memory slots.
+ */
 static const unsigned long vcpu_ioctls[] = {
 	KVM_RUN,
 	KVM_GET_REGS,
@@ -200,16 +213,43 @@ static const unsigned long vcpu_ioctls[] = {
 	KVM_IRQ_LINE,
 	KVM_IRQ_LINE_STATUS,
 	KVM_SIGNAL_MSI,
+	KVM_IOEVENTFD,
 	KVM_GET_CLOCK,
+	KVM_GET_IRQCHIP,
+	KVM_GET_PIT2,
+	KVM_GET_DIRTY_LOG,
+	KVM_CLEAR_DIRTY_LOG,
 	KVM_GET_DEVICE_ATTR,
 	KVM_HAS_DEVICE_ATTR,
 	KVM_CHECK_EXTENSION,
 };
 
-/* Terminals and sockets, MAIN: modes of the serial console's terminal, bytes waiting. */
+/* A device's own thread raises interrupts, and no more. */
+static const unsigned long io_ioctls[] = {
+	KVM_SIGNAL_MSI,
+	KVM_IRQ_LINE,
+};
+
+/* The page server and a take that completes memory place pages: PAGER, JOB and MAIN. */
+static const unsigned long pager_ioctls[] = {
+	UFFDIO_COPY,
+	UFFDIO_WAKE,
+	UFFDIO_UNREGISTER,
+};
+
+/* Reading the store: its environment is open, and its place in the file is known. */
+static const int pager_calls[] = {
+	SCMP_SYS(fadvise64),
+	SCMP_SYS(fcntl),
+	SCMP_SYS(preadv),
+	SCMP_SYS(setpriority),
+};
+
+/* Terminals and sockets, MAIN: modes of the serial console's terminal, bytes waiting; and guest
+ * memory that is to arrive lazily. */
 static const unsigned long main_ioctls[] = {
 	0x5401 /* TCGETS */,     0x5402 /* TCSETS */,   0x5403 /* TCSETSW */, 0x5404 /* TCSETSF */,
-	0x5413 /* TIOCGWINSZ */, 0x541b /* FIONREAD */, 0x5421 /* FIONBIO */,
+	0x5413 /* TIOCGWINSZ */, 0x541b /* FIONREAD */, 0x5421 /* FIONBIO */, UFFDIO_REGISTER,
 };
 
 static const int prctls[] = { PR_SET_NAME,    PR_GET_NAME, PR_SET_NO_NEW_PRIVS, PR_SET_TIMERSLACK,
@@ -269,38 +309,53 @@ static struct err *allow_common_args(scmp_filter_ctx ctx)
 
 /* Threads, not processes. clone3 hides its flags in memory, so it "does not exist": the C library
  * falls back to clone. */
-static struct err *allow_threads(scmp_filter_ctx ctx)
+static struct err *allow_threads(scmp_filter_ctx ctx, bool sanitized)
 {
 	const scmp_datum_t thread = CLONE_VM | CLONE_THREAD | CLONE_SIGHAND;
 	TRY(rule(seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(clone), 1,
 				  SCMP_A0(SCMP_CMP_MASKED_EQ, thread, thread)),
 		 "clone"));
-	if (JAIL_SANITIZED) {
+	if (sanitized) {
 		return NULL;
 	}
 	return rule(seccomp_rule_add(ctx, SCMP_ACT_ERRNO(ENOSYS), SCMP_SYS(clone3), 0), "clone3");
 }
 
-static struct err *add_rules(scmp_filter_ctx ctx, enum jail_role role)
+static struct err *add_rules(scmp_filter_ctx ctx, enum jail_role role, bool sanitized)
 {
 	TRY(allow_all(ctx, common_calls, ARRAY_LEN(common_calls)));
-	if (JAIL_SANITIZED) {
+	if (sanitized) {
 		TRY(allow_all(ctx, sanitizer_calls, ARRAY_LEN(sanitizer_calls)));
 	}
 	TRY(allow_common_args(ctx));
 	if (role == JAIL_VCPU) {
 		return allow_ioctls(ctx, vcpu_ioctls, ARRAY_LEN(vcpu_ioctls));
 	}
+	if (role == JAIL_IO) {
+		TRY(allow_all(ctx, io_calls, ARRAY_LEN(io_calls)));
+		return allow_ioctls(ctx, io_ioctls, ARRAY_LEN(io_ioctls));
+	}
+	TRY(allow_ioctls(ctx, pager_ioctls, ARRAY_LEN(pager_ioctls)));
+	if (role == JAIL_PAGER) {
+		return allow_all(ctx, pager_calls, ARRAY_LEN(pager_calls));
+	}
 	/* JOB and MAIN: all of KVM's ioctls (type 0xae), on the descriptors that they have. */
 	TRY(rule(seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(ioctl), 1,
 				  SCMP_A1(SCMP_CMP_MASKED_EQ, 0xff00u, (scmp_datum_t)KVMIO << 8)),
 		 "ioctl"));
 	TRY(allow_all(ctx, job_calls, ARRAY_LEN(job_calls)));
-	TRY(allow_threads(ctx));
+	TRY(allow_threads(ctx, sanitized));
 	if (role == JAIL_JOB) {
 		return NULL;
 	}
 	TRY(allow_all(ctx, main_calls, ARRAY_LEN(main_calls)));
+	TRY(allow_all(ctx, io_calls, ARRAY_LEN(io_calls)));
+	/* Listeners of events: the VM connects to a client's Unix socket. No other family can be
+	 * made, so connect reaches nothing else. */
+	TRY(rule(seccomp_rule_add(
+			 ctx, SCMP_ACT_ALLOW, SCMP_SYS(socket), 2, SCMP_A0(SCMP_CMP_EQ, AF_UNIX),
+			 SCMP_A1(SCMP_CMP_EQ, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK)),
+		 "socket"));
 	/* arch_prctl: the guest's permission for large XSAVE components (0x1021 to 0x1025). */
 	TRY(rule(seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(arch_prctl), 1,
 				  SCMP_A0(SCMP_CMP_MASKED_EQ, ~(scmp_datum_t)7, 0x1020)),
@@ -315,7 +370,7 @@ static UNUSED void ctx_done(scmp_filter_ctx *ctx)
 	}
 }
 
-struct err *jail_rules_build(enum jail_role role, struct sock_fprog *ret)
+struct err *jail_rules_build(enum jail_role role, bool sanitized, struct sock_fprog *ret)
 {
 	SCOPE(ctx_done) scmp_filter_ctx ctx = seccomp_init(SCMP_ACT_TRAP);
 	ENSURE(ctx != NULL, ERR_SYS, "seccomp: no filter could be made");
@@ -324,7 +379,7 @@ struct err *jail_rules_build(enum jail_role role, struct sock_fprog *ret)
 		 "foreign calls"));
 	/* A binary tree over call numbers: 7 comparisons instead of 60. */
 	TRY(rule(seccomp_attr_set(ctx, SCMP_FLTATR_CTL_OPTIMIZE, 2), "order"));
-	TRY(add_rules(ctx, role));
+	TRY(add_rules(ctx, role, sanitized));
 	SCOPE(fd_close) struct fd fd = { memfd_create("filter", MFD_CLOEXEC) };
 	if (fd.n < 0) {
 		return ERR_ERRNO("making memory for a seccomp filter");

@@ -34,6 +34,8 @@ static const struct kvm_cap_info caps[] = {
 	CAP(ADJUST_CLOCK, true, "kvmclock goes on where it stopped"),
 	CAP(GET_TSC_KHZ, true, "a snapshot records how fast its TSC counts"),
 	CAP(IMMEDIATE_EXIT, true, "vCPUs are parked without a lost wake-up"),
+	CAP(SIGNAL_MSI, true, "interrupts of PCI devices"),
+	CAP(IOEVENTFD_ANY_LENGTH, false, "without it each request to a virtio device stops a vCPU"),
 	CAP(XSAVE2, false, "without it vector state beyond 4096 bytes (AMX) cannot be saved"),
 	CAP(SREGS2, false, "without it PAE page-directory pointers are read again from memory"),
 	CAP(GET_MSR_FEATURES, false, "without it feature MSRs are not compared at a restore"),

@@ -37,6 +37,8 @@ struct snap_part *kvm_state_part(struct kvm_state *s, unsigned i);
  * running VM moves no guest clock: nothing is to be set, only what was held is dropped).
  */
 MUST_USE struct err *kvm_state_clock_hold(struct kvm_state *s);
+/* For how long guest time has stood still in all (since the build), as the releases left it. */
+uint64_t kvm_state_clock_stopped_ns(const struct kvm_state *s);
 MUST_USE struct err *kvm_state_clock_release(struct kvm_state *s, bool stopped_time_counts);
 bool kvm_state_clock_held(const struct kvm_state *s);
 /* For a load: what the clock part's commit is to do with wall time. Default CLOCK_CONTINUE. */

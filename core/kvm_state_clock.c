@@ -83,7 +83,7 @@ static uint64_t ratio(uint64_t value, uint64_t to, uint64_t from)
 static struct err *scaled_host_tsc(const struct kvm_state *s, uint64_t host_tsc, uint64_t *ret)
 {
 	const struct vcpu_part *p = &s->vcpu[0];
-	uint64_t offset;
+	uint64_t offset = 0;
 	TRY(offset_get(p, &offset));
 	uint64_t before = __rdtsc();
 	uint64_t guest;
@@ -108,7 +108,7 @@ static struct err *read_tscs(struct kvm_state *s, uint64_t host_tsc)
 	for (unsigned i = 0; i < s->n; i++) {
 		const struct vcpu_part *p = &s->vcpu[i];
 		if (s->has_tsc_offset) {
-			uint64_t offset;
+			uint64_t offset = 0;
 			TRY(offset_get(p, &offset));
 			s->clock.tsc[i] = scaled + offset;
 			continue;
@@ -213,7 +213,7 @@ static uint64_t move_deadline(uint64_t deadline, uint64_t want, uint64_t have)
 static struct err *set_tsc(struct vcpu_part *p, uint64_t guest, uint64_t scaled)
 {
 	TRY(offset_set(p, guest - scaled));
-	uint64_t offset;
+	uint64_t offset = 0;
 	TRY(offset_get(p, &offset));
 	p->due = move_deadline(p->deadline, guest, scaled + offset);
 	return NULL;
@@ -299,6 +299,10 @@ struct err *kvm_state_clock_release(struct kvm_state *s, bool stopped_time_count
 	TRY(read_instant(s, &now));
 	uint64_t delta_ns = now.clock_ns > s->clock.clock_ns ? now.clock_ns - s->clock.clock_ns : 0;
 	TRY(set_tscs(s, delta_ns, now.host_tsc));
+	if (s->held == HELD_LIVE && s->started) {
+		/* Both ends are instants of which KVM gave both clocks. */
+		s->stopped_ns += now.realtime_ns - s->clock.realtime_ns - delta_ns;
+	}
 	for (unsigned i = 0; i < s->n; i++) {
 		TRY(rearm_timers(&s->vcpu[i]));
 		TRY(tell_stopped(s, &s->vcpu[i]));
@@ -307,6 +311,11 @@ struct err *kvm_state_clock_release(struct kvm_state *s, bool stopped_time_count
 	s->held = HELD_NO;
 	s->started = true;
 	return NULL;
+}
+
+uint64_t kvm_state_clock_stopped_ns(const struct kvm_state *s)
+{
+	return s->stopped_ns;
 }
 
 bool kvm_state_clock_held(const struct kvm_state *s)

@@ -186,6 +186,7 @@ struct kvm_state {
 	uint64_t held_mono_ns; /* HELD_LIVE: when, on the clock that KVM's PIT counts by */
 	enum clock_policy policy;
 	bool started; /* the guest's time has begun: released once, or loaded */
+	uint64_t stopped_ns; /* guest time that holds took away, since the start */
 	uint64_t lag_ns;
 };
 

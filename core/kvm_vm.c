@@ -29,6 +29,9 @@ struct kvm_vm {
 	int kvm; /* borrowed */
 	struct fd fd;
 	const struct gmem *gmem; /* borrowed */
+	bool any_length;         /* KVM_CAP_IOEVENTFD_ANY_LENGTH */
+	bool log_on;
+	bool log_manual; /* a fetch clears nothing */
 };
 
 struct err *kvm_open(struct fd *ret_kvm)
@@ -74,12 +77,13 @@ static struct err *create_vm(int kvm, struct fd *ret_fd)
 }
 
 /* 4.35. One slot per region, slot number = region number. */
-static struct err *set_slots(struct kvm_vm *vm)
+static struct err *set_slots(struct kvm_vm *vm, uint32_t flags)
 {
 	for (unsigned i = 0; i < gmem_nregions(vm->gmem); i++) {
 		struct gmem_region r = gmem_region(vm->gmem, i);
 		struct kvm_userspace_memory_region slot = {
 			.slot = i,
+			.flags = flags,
 			.guest_phys_addr = r.base.v,
 			.memory_size = r.len_bytes,
 			.userspace_addr = (uint64_t)(uintptr_t)r.host,
@@ -118,7 +122,80 @@ static struct err *enable_caps(struct kvm_vm *vm)
 	return NULL;
 }
 
-struct err *kvm_vm_new(int kvm, const struct gmem *gmem, struct kvm_vm **ret_vm)
+/* ---- the dirty log ---- */
+
+/*
+ * Manual clearing and, if asked for, "everything is dirty" at the start
+ * (KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2). It may be set again at any time; what it says counts for
+ * slots whose log starts later.
+ */
+static struct err *log_mode(struct kvm_vm *vm, bool all_dirty)
+{
+	int can = kvm_cap_value(vm->fd.n, KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2);
+	uint64_t want = KVM_DIRTY_LOG_MANUAL_PROTECT_ENABLE |
+			(all_dirty ? (uint64_t)KVM_DIRTY_LOG_INITIALLY_SET : 0);
+	vm->log_manual = can > 0 && ((uint64_t)can & want) == want;
+	if (!vm->log_manual) {
+		return NULL;
+	}
+	struct kvm_enable_cap c = { .cap = KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2, .args = { want } };
+	if (ioctl(vm->fd.n, KVM_ENABLE_CAP, &c) < 0) {
+		return ERR_ERRNO("KVM_ENABLE_CAP MANUAL_DIRTY_LOG_PROTECT2");
+	}
+	return NULL;
+}
+
+bool kvm_vm_log_on(const struct kvm_vm *vm)
+{
+	return vm->log_on;
+}
+
+struct err *kvm_vm_log_start(struct kvm_vm *vm)
+{
+	BUG_ON(vm->log_on);
+	TRY(log_mode(vm, true));
+	TRY(set_slots(vm, KVM_MEM_LOG_DIRTY_PAGES));
+	vm->log_on = true;
+	return NULL;
+}
+
+/* 4.8 */
+struct err *kvm_vm_log_fetch(struct kvm_vm *vm, unsigned region, uint64_t *bits)
+{
+	struct kvm_dirty_log l = { .slot = region, .dirty_bitmap = bits };
+	BUG_ON(!vm->log_on || region >= gmem_nregions(vm->gmem));
+	if (ioctl(vm->fd.n, KVM_GET_DIRTY_LOG, &l) < 0) {
+		return ERR_ERRNO("KVM_GET_DIRTY_LOG of region %u", region);
+	}
+	return NULL;
+}
+
+/* 4.117 */
+struct err *kvm_vm_log_clear(struct kvm_vm *vm, unsigned region, uint64_t first, uint64_t npages,
+			     const uint64_t *bits)
+{
+	uint64_t total = gmem_region(vm->gmem, region).len_bytes / PAGE_BYTES;
+	BUG_ON(!vm->log_on || first % 64 != 0 || npages > UINT32_MAX || first + npages > total ||
+	       (npages % 64 != 0 && first + npages != total));
+	if (!vm->log_manual) {
+		return NULL;
+	}
+	struct kvm_clear_dirty_log l = {
+		.slot = region,
+		.num_pages = (uint32_t)npages,
+		.first_page = first,
+		.dirty_bitmap = (void *)(uintptr_t)(bits + first / 64), /* only read */
+	};
+	if (ioctl(vm->fd.n, KVM_CLEAR_DIRTY_LOG, &l) < 0) {
+		return ERR_ERRNO("KVM_CLEAR_DIRTY_LOG of %llu pages from %llu in region %u",
+				 (unsigned long long)npages, (unsigned long long)first, region);
+	}
+	return NULL;
+}
+
+/* ---- building ---- */
+
+static struct err *vm_new(int kvm, const struct gmem *gmem, bool logged, struct kvm_vm **ret_vm)
 {
 	SCOPE(kvm_vm_freep) struct kvm_vm *vm = calloc(1, sizeof(*vm));
 	ENSURE(vm != NULL, ERR_SYS, "KVM VM: out of memory");
@@ -134,7 +211,12 @@ struct err *kvm_vm_new(int kvm, const struct gmem *gmem, struct kvm_vm **ret_vm)
 		return ERR_ERRNO("KVM_SET_TSS_ADDR");
 	}
 	TRY(enable_caps(vm));
-	TRY(set_slots(vm));
+	vm->any_length = kvm_cap_value(vm->fd.n, KVM_CAP_IOEVENTFD_ANY_LENGTH) != 0;
+	if (logged) {
+		TRY(log_mode(vm, false));
+	}
+	TRY(set_slots(vm, logged ? KVM_MEM_LOG_DIRTY_PAGES : 0));
+	vm->log_on = logged;
 	if (ioctl(vm->fd.n, KVM_CREATE_IRQCHIP, 0) < 0) {
 		return ERR_ERRNO("KVM_CREATE_IRQCHIP");
 	}
@@ -145,6 +227,16 @@ struct err *kvm_vm_new(int kvm, const struct gmem *gmem, struct kvm_vm **ret_vm)
 	}
 	*ret_vm = MOVE(vm);
 	return NULL;
+}
+
+struct err *kvm_vm_new(int kvm, const struct gmem *gmem, struct kvm_vm **ret_vm)
+{
+	return vm_new(kvm, gmem, false, ret_vm);
+}
+
+struct err *kvm_vm_new_logged(int kvm, const struct gmem *gmem, struct kvm_vm **ret_vm)
+{
+	return vm_new(kvm, gmem, true, ret_vm);
 }
 
 void kvm_vm_free(struct kvm_vm *vm)
@@ -176,6 +268,35 @@ struct err *kvm_vm_irq_line(struct kvm_vm *vm, unsigned gsi, bool level)
 	struct kvm_irq_level line = { .irq = gsi, .level = level ? 1 : 0 };
 	if (ioctl(vm->fd.n, KVM_IRQ_LINE, &line) < 0) {
 		return ERR_ERRNO("KVM_IRQ_LINE of GSI %u", gsi);
+	}
+	return NULL;
+}
+
+/* 4.70. Returns 0 when the guest's own masks kept it out, as on hardware: no error. */
+struct err *kvm_vm_msi(struct kvm_vm *vm, uint64_t addr, uint32_t data)
+{
+	struct kvm_msi msi = {
+		.address_lo = (uint32_t)addr,
+		.address_hi = (uint32_t)(addr >> 32),
+		.data = data,
+	};
+	if (ioctl(vm->fd.n, KVM_SIGNAL_MSI, &msi) < 0) {
+		return ERR_ERRNO("KVM_SIGNAL_MSI 0x%x to 0x%llx", data, (unsigned long long)addr);
+	}
+	return NULL;
+}
+
+/* 4.59. Length 0 matches any width (KVM_CAP_IOEVENTFD_ANY_LENGTH), and is fast on VMX. */
+struct err *kvm_vm_ioeventfd(struct kvm_vm *vm, int fd, uint64_t gpa, bool on)
+{
+	ENSURE(vm->any_length, ERR_INCOMPAT, "KVM takes no doorbell of any width");
+	struct kvm_ioeventfd io = {
+		.addr = gpa,
+		.fd = fd,
+		.flags = on ? 0 : KVM_IOEVENTFD_FLAG_DEASSIGN,
+	};
+	if (ioctl(vm->fd.n, KVM_IOEVENTFD, &io) < 0) {
+		return ERR_ERRNO("KVM_IOEVENTFD at 0x%llx", (unsigned long long)gpa);
 	}
 	return NULL;
 }

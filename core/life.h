@@ -9,9 +9,12 @@
 #ifndef TORPOR_CORE_LIFE_H
 #define TORPOR_CORE_LIFE_H
 
+#include "core/checkpoint.h"
 #include "core/config.h"
+#include "core/host_end.h"
 #include "core/kvm_state.h"
 #include "core/loop.h"
+#include "core/pager.h"
 #include "snapshot/snapshot.h"
 
 struct life;
@@ -24,7 +27,8 @@ enum vm_end {
 	VM_END_CRASH = 33, /* triple fault, KVM error */
 	VM_END_PANIC = 34,
 	VM_END_WATCHDOG = 36,
-	VM_END_STOPPED = 64, /* by `stop` or SIGTERM; exit status 0 */
+	VM_END_EXIT = 64, /* to 95: 64 + what the exit device was told */
+	VM_END_STOPPED = 256, /* by `stop` or SIGTERM; exit status 0 */
 };
 
 struct life_opts {
@@ -37,16 +41,22 @@ struct life_opts {
 	/* The open store behind the image, moved from; NULL for a boot (opened by the first take). One
 	 * process opens a store once. */
 	struct store *store;
+	/* A userfaultfd (uffd.h), moved from: memory of the image comes while the guest runs. -1: all of
+	 * it is read before. */
+	int uffd;
+	bool no_fill; /* with uffd: only what is touched is read, until a take needs all */
 	enum clock_policy clock;
 	/* Serial console: input and output descriptors, -1: none. Borrowed for the life's time. */
 	int serial_in;
 	int serial_out;
 	int serial_listen; /* a listening Unix socket instead, -1: none */
+	struct host_ends *ends; /* behind the devices, moved from; NULL: none */
 	bool start_paused;
+	struct checkpoint_policy checkpoint;
 	struct snap_progress progress; /* of the restore */
 };
 
-/* Builds the VM; no vCPU runs yet. For a restore memory and state are loaded. */
+/* Builds the VM; no vCPU runs yet. For a restore memory (unless it is lazy) and state are loaded. */
 MUST_USE struct err *life_new(struct loop *loop, const struct life_opts *opts,
 			      struct life **ret_life);
 /* Lets vCPUs run (unless start_paused). Seccomp and Landlock must be in force by now. */
@@ -59,6 +69,18 @@ DEFINE_SCOPE(struct life, life_free)
 void life_on_end(struct life *l, void (*fn)(void *arg, enum vm_end end, const char *report),
 		 void *arg);
 
+/* What happens to a VM, told on the main loop when it has happened. */
+struct life_news {
+	enum { NEWS_STATE, NEWS_TAKE_BEGUN, NEWS_TAKE_DONE, NEWS_TAKE_FAILED, NEWS_PANIC } kind;
+	const char *from; /* NEWS_STATE: names of states */
+	const char *to;
+	const char *tag; /* of the take; "": none */
+	const struct snap_result *result;
+	const struct err *e; /* why the take failed */
+};
+/* One watcher; fn NULL: none. It must not change the life. */
+void life_watch(struct life *l, void (*fn)(void *arg, const struct life_news *news), void *arg);
+
 MUST_USE struct err *life_suspend_vcpus(struct life *l); /* idempotent */
 MUST_USE struct err *life_resume_vcpus(struct life *l);  /* refused while devices sleep */
 MUST_USE struct err *life_suspend(struct life *l);       /* vCPUs, clock, devices; idempotent */
@@ -68,22 +90,48 @@ void life_stop(struct life *l);
 /* One take at a time: ERR_NOT_NOW for a second. done runs on the main loop exactly once if NULL was
  * returned; e is owned by done, result is valid when e is NULL. */
 typedef void life_take_done_fn(void *arg, struct err *e, const struct snap_result *result);
-MUST_USE struct err *life_take(struct life *l, const char *tag, life_take_done_fn *done, void *arg);
+/* max_pause_us: of a running VM, 0: the default. */
+MUST_USE struct err *life_take(struct life *l, const char *tag, uint64_t max_pause_us,
+			       life_take_done_fn *done, void *arg);
+/* Automatic takes from now on. An explicit take goes before one of them, which then gives way. */
+MUST_USE struct err *life_set_checkpoint(struct life *l, const struct checkpoint_policy *policy);
+/* Gives up the take under way, which ends with ERR_CANCELLED soon. ERR_NOT_NOW: there is none. */
+MUST_USE struct err *life_take_cancel(struct life *l);
 /* Progress of the take under way: false if there is none. */
 bool life_take_progress(struct life *l, char *ret_step, size_t step_len, uint64_t *ret_done,
 			uint64_t *ret_total);
 
+/*
+ * vCPUs as the host sees them: SCHED_RR for their threads (also after a reset), and time out of the
+ * guest for one of them (vcpu_group_throttle).
+ */
+MUST_USE struct err *life_make_rt(struct life *l);
+MUST_USE struct err *life_throttle(struct life *l, uint64_t vcpu, uint64_t us);
+/* A new descriptor of the KVM VM; valid until the next reset. */
+MUST_USE struct err *life_vm_fd(struct life *l, struct fd *ret_fd);
+/* Memory of a client in the guest, see extmem.h. A take is refused while there is any. */
+MUST_USE struct err *life_memory_add(struct life *l, int fd, uint64_t offset, uint64_t start,
+				     uint64_t end);
+MUST_USE struct err *life_memory_remove(struct life *l, uint64_t start);
+
 struct life_status {
 	const char *state; /* "running", "vcpus-suspended", "suspended", "ended" */
 	bool taking;
+	struct checkpoint_status checkpoint;
 	uint64_t resets;
+	uint64_t suspended_ns; /* guest time that suspends took away since the guest's last start */
 	uint64_t mem_bytes;
 	uint64_t mem_allocated;
 	unsigned ncpus;
+	bool lazy; /* memory is a lazy restore's: pages is filled in */
+	struct pager_status pages;
 };
 void life_status(struct life *l, struct life_status *ret);
 const struct config *life_config(const struct life *l);
 const char *life_store_dir(const struct life *l);
+/* A device of the machine by name, NULL: none. Not to be kept: a reset makes new ones. */
+struct device;
+struct device *life_device(struct life *l, const char *name);
 /* pid and tid of each vCPU thread; n = ncpus. */
 MUST_USE struct err *life_vcpu_tid(struct life *l, unsigned i, int *ret_tid);
 

@@ -2,6 +2,8 @@
 /* The wiring of one machine. See machine.h; the services devices get are in machine_host.c. */
 #include "core/machine.h"
 
+#include <errno.h>
+#include <sched.h>
 #include <stdatomic.h>
 #include <string.h>
 #include <sys/utsname.h>
@@ -13,11 +15,21 @@
 #include "core/jail.h"
 #include "core/machine_internal.h"
 #include "devices/acpi_pm.h"
+#include "devices/battery.h"
 #include "devices/i8042.h"
+#include "devices/pvpanic.h"
 #include "devices/rtc.h"
 #include "devices/serial.h"
+#include "devices/virtio_blk.h"
+#include "devices/virtio_rng.h"
+#include "devices/vmgenid.h"
 
-enum { SERIAL_PORT = 0x3f8, SERIAL_GSI = 4 };
+enum {
+	SERIAL_PORT = 0x3f8,
+	SERIAL_GSI = 4,
+	VCPU_RT_PRIORITY = 6, /* above what shares the host by default, below its own threads */
+	PARK_MS = 10000,      /* a page of memory that takes longer is as good as absent */
+};
 
 /* ---- the machine's own state: what belongs to no device ---- */
 
@@ -85,7 +97,7 @@ static struct err *vcpu_thread_init(void *arg)
 
 /* ---- building ---- */
 
-static struct err *add_device(struct machine *m, struct device *dev)
+struct err *machine_add_device(struct machine *m, struct device *dev)
 {
 	BUG_ON(m->nslots == ARRAY_LEN(m->slots));
 	struct dev_slot *slot = &m->slots[m->nslots++];
@@ -101,20 +113,35 @@ static struct err *add_device(struct machine *m, struct device *dev)
 static struct err *build_devices(struct machine *m, const struct machine_opts *o)
 {
 	struct device *dev = NULL;
+	TRY(acpi_pm_new(&m->host, &m->pm));
+	TRY(machine_add_device(m, m->pm));
 	if (o->serial != NULL) {
 		TRY(serial_new_on(&m->host, SERIAL_PORT, SERIAL_GSI, o->serial, &dev));
 	} else {
 		TRY(serial_new(&m->host, SERIAL_PORT, SERIAL_GSI, o->serial_in, o->serial_out,
 			       o->serial_listen, &dev));
 	}
-	TRY(add_device(m, dev));
+	TRY(machine_add_device(m, dev));
 	TRY(rtc_new(&m->host, &dev));
-	TRY(add_device(m, dev));
+	TRY(machine_add_device(m, dev));
 	TRY(i8042_new(&m->host, &dev));
-	TRY(add_device(m, dev));
-	TRY(acpi_pm_new(&m->host, &dev));
-	TRY(add_device(m, dev));
-	return NULL;
+	TRY(machine_add_device(m, dev));
+	TRY(pvpanic_new(&m->host, &dev));
+	TRY(machine_add_device(m, dev));
+	if (m->config->battery) {
+		TRY(battery_new(&m->host, &dev));
+		TRY(machine_add_device(m, dev));
+	}
+	if (m->config->exit_device) {
+		TRY(exit_device_new(&m->host, &dev));
+		TRY(machine_add_device(m, dev));
+	}
+	if (m->config->vmgenid) {
+		TRY(vmgenid_new(&m->host, GPA(ACPI_VMGENID_GPA), &dev));
+		m->vmgenid = dev;
+		TRY(machine_add_device(m, dev));
+	}
+	return machine_build_pci(m);
 }
 
 static struct err *build_vcpus(struct machine *m, const struct machine_opts *o)
@@ -163,11 +190,13 @@ struct err *machine_new(const struct machine_opts *opts, struct machine **ret_ma
 	m->loop = opts->loop;
 	m->gmem = opts->gmem;
 	m->config = opts->config;
+	m->ends = opts->ends;
 	m->on_event = opts->on_event;
 	m->arg = opts->arg;
 	lock_init(&m->gate, RANK_GATE);
 	TRY(machine_host_init(m));
-	TRY(kvm_vm_new(opts->kvm, opts->gmem, &m->vm));
+	TRY(opts->log_dirty ? kvm_vm_new_logged(opts->kvm, opts->gmem, &m->vm)
+			    : kvm_vm_new(opts->kvm, opts->gmem, &m->vm));
 	TRY(bus_new(&m->bus));
 	TRY(build_vcpus(m, opts));
 	TRY(build_parts(m));
@@ -202,7 +231,17 @@ void machine_free(struct machine *m)
 struct err *machine_boot(struct machine *m, int kernel_fd, int initrd_fd)
 {
 	gpa_t rsdp;
-	TRY(acpi_build(m->gmem, m->config->ncpus, &rsdp));
+	const struct acpi_opts acpi = {
+		.ncpus = m->config->ncpus,
+		.pci_slots = m->pci != NULL ? pci_host_slots(m->pci) : 0,
+		.vmgenid = m->vmgenid != NULL,
+		.battery = m->config->battery,
+		.gpe_methods = m->config->gpe_methods,
+	};
+	TRY(acpi_build(m->gmem, &acpi, &rsdp));
+	if (m->vmgenid != NULL) {
+		TRY(vmgenid_renew(m->vmgenid));
+	}
 	const struct boot_input in = {
 		.kernel_name = m->config->kernel_name,
 		.kernel_fd = kernel_fd,
@@ -225,7 +264,35 @@ struct err *machine_start(struct machine *m)
 
 struct err *machine_park_vcpus(struct machine *m)
 {
-	vcpu_group_park(m->group, PARK_LIFE);
+	uint64_t limit = atomic_load(&m->park_ms);
+	if (vcpu_group_park(m->group, PARK_LIFE, limit != 0 ? limit : PARK_MS)) {
+		return NULL;
+	}
+	vcpu_group_unpark(m->group, PARK_LIFE);
+	return ERR(ERR_NOT_NOW, "a vCPU waits for a page of its memory, which does not come");
+}
+
+void machine_park_limit(struct machine *m, uint64_t timeout_ms)
+{
+	atomic_store(&m->park_ms, timeout_ms);
+}
+
+void machine_end_vcpus(struct machine *m, uint64_t timeout_ms)
+{
+	if (!vcpu_group_park(m->group, PARK_LIFE, timeout_ms)) {
+		LOG_W("a vCPU waits for a page of its memory until the end");
+	}
+}
+
+bool machine_stop(struct machine *m, uint64_t timeout_ms)
+{
+	return vcpu_group_stop(m->group, timeout_ms);
+}
+
+struct err *machine_park_vcpus_and(struct machine *m, struct vcpu_stop *stop)
+{
+	ENSURE(vcpu_group_park_and(m->group, PARK_LIFE, stop, PARK_MS), ERR_NOT_NOW,
+	       "a vCPU waits for a page of its memory, which does not come");
 	return NULL;
 }
 
@@ -262,9 +329,53 @@ unsigned machine_nvcpus(const struct machine *m)
 	return m->nvcpus;
 }
 
+void machine_throttle(struct machine *m, unsigned vcpu, uint64_t us)
+{
+	vcpu_group_throttle(m->group, vcpu, us);
+}
+
+struct err *machine_make_rt(struct machine *m)
+{
+	/* Children of the threads (there are none) would not inherit it. */
+	const struct sched_param rr = { .sched_priority = VCPU_RT_PRIORITY };
+	const struct sched_param other = { .sched_priority = 0 };
+	for (unsigned i = 0; i < m->nvcpus; i++) {
+		int tid = vcpu_group_tid(m->group, i);
+		if (tid != 0 && sched_setscheduler(tid, SCHED_RR | SCHED_RESET_ON_FORK, &rr) == 0) {
+			continue;
+		}
+		struct err *e =
+			ERR_ERRNO("MakeRT: the thread of vCPU %u cannot get SCHED_RR "
+				  "priority %d: start the VM with CAP_SYS_NICE or a real-time "
+				  "limit (ulimit -r %d), in a cgroup with real-time run time",
+				  i, VCPU_RT_PRIORITY, VCPU_RT_PRIORITY);
+		while (i > 0) {
+			i--;
+			(void)sched_setscheduler(vcpu_group_tid(m->group, i), SCHED_OTHER, &other);
+		}
+		return e;
+	}
+	return NULL;
+}
+
+struct kvm_vm *machine_vm(struct machine *m)
+{
+	return m->vm;
+}
+
 int machine_vcpu_tid(const struct machine *m, unsigned i)
 {
 	return vcpu_group_tid(m->group, i);
+}
+
+struct device *machine_device(const struct machine *m, const char *name)
+{
+	for (unsigned i = 0; i < m->nslots; i++) {
+		if (strcmp(m->slots[i].dev->ops->name, name) == 0) {
+			return m->slots[i].dev;
+		}
+	}
+	return NULL;
 }
 
 /* ---- tables by name ---- */
@@ -273,7 +384,8 @@ const struct state_desc *const *machine_descs(size_t *ret_n)
 {
 	static const struct state_desc *const descs[] = {
 		&machine_desc,  &serial_desc,      &rtc_desc,     &i8042_desc,     &acpi_pm_desc,
-		&kvm_vcpu_desc, &kvm_irqchip_desc, &kvm_pit_desc, &kvm_clock_desc,
+		&kvm_vcpu_desc, &kvm_irqchip_desc, &kvm_pit_desc, &kvm_clock_desc, &pci_host_desc,
+		&vmgenid_desc,  &virtio_rng_desc,  &battery_desc, &virtio_blk_desc,
 	};
 	*ret_n = ARRAY_LEN(descs);
 	return descs;

@@ -12,6 +12,7 @@
 
 #include "core/bus.h"
 #include "core/config.h"
+#include "core/host_end.h"
 #include "core/kvm_state.h"
 #include "core/loop.h"
 #include "snapshot/snapshot.h"
@@ -20,7 +21,13 @@ struct machine;
 struct serial_link;
 
 /* What happened in the machine, told to life on the main loop. */
-enum machine_event { MACHINE_RESET, MACHINE_POWEROFF, MACHINE_PANIC, MACHINE_CRASH };
+enum machine_event {
+	MACHINE_RESET,
+	MACHINE_POWEROFF,
+	MACHINE_PANIC,
+	MACHINE_CRASH,
+	MACHINE_EXIT, /* MACHINE_EXIT + n: the exit device was told n, below DEV_EXITS */
+};
 
 struct machine_opts {
 	int kvm; /* borrowed /dev/kvm */
@@ -30,6 +37,8 @@ struct machine_opts {
 	/* The console's host end: a link that outlives the machine (borrowed), or NULL and descriptors. */
 	struct serial_link *serial;
 	int serial_in, serial_out, serial_listen;
+	const struct host_ends *ends; /* behind the devices of the configuration; NULL: none */
+	bool log_dirty; /* KVM's dirty log is on from the start: the memory will be a snapshot's */
 	/* report is non-NULL for MACHINE_CRASH, malloc'ed, owned by the callee. */
 	void (*on_event)(void *arg, enum machine_event ev, char *report);
 	void *arg;
@@ -38,6 +47,11 @@ struct machine_opts {
 /* Everything is built; vCPUs exist, their threads do not yet. */
 MUST_USE struct err *machine_new(const struct machine_opts *opts, struct machine **ret_machine);
 void machine_free(struct machine *m); /* stops and joins vCPU threads */
+/*
+ * Ends the vCPU threads. False: one waits for a page of memory that does not come within timeout_ms;
+ * then the machine and its memory may not be freed any more.
+ */
+MUST_USE bool machine_stop(struct machine *m, uint64_t timeout_ms);
 DEFINE_SCOPE(struct machine, machine_free)
 
 /* Loads the kernel into guest memory and sets the boot processor. */
@@ -49,8 +63,16 @@ MUST_USE struct err *machine_boot(struct machine *m, int kernel_fd, int initrd_f
  */
 MUST_USE struct err *machine_start(struct machine *m);
 
-/* vCPUs leave the guest, finish pending I/O and wait; counted rendezvous. Idempotent. */
+/* vCPUs leave the guest, finish pending I/O and wait; counted rendezvous. Idempotent. ERR_NOT_NOW
+ * after some seconds, with nothing changed: one waits for a page of memory. */
 MUST_USE struct err *machine_park_vcpus(struct machine *m);
+/* How long machine_park_vcpus waits; 0: the usual. Main loop. */
+void machine_park_limit(struct machine *m, uint64_t timeout_ms);
+/* The same for good: they are asked to stay, and those that wait for memory do so anyway. */
+void machine_end_vcpus(struct machine *m, uint64_t timeout_ms);
+/* The same, and the last one calls stop->work (vcpu.h). */
+struct vcpu_stop;
+MUST_USE struct err *machine_park_vcpus_and(struct machine *m, struct vcpu_stop *stop);
 void machine_unpark_vcpus(struct machine *m);
 bool machine_vcpus_parked(const struct machine *m);
 /* The guest asked for something (reset, power off) or crashed and life has yet to act on it. */
@@ -64,7 +86,15 @@ void machine_gate_devices(struct machine *m, bool closed);
 struct kvm_state *machine_kvm_state(struct machine *m);
 struct snap_part *const *machine_parts(struct machine *m, size_t *ret_n);
 unsigned machine_nvcpus(const struct machine *m);
+/* See vcpu_group_throttle. */
+void machine_throttle(struct machine *m, unsigned vcpu, uint64_t us);
+/* SCHED_RR for all vCPU threads, or none: an error says what the host asks for. */
+MUST_USE struct err *machine_make_rt(struct machine *m);
+/* For memory of others, its descriptor, and the dirty log. */
+struct kvm_vm *machine_vm(struct machine *m);
 int machine_vcpu_tid(const struct machine *m, unsigned i); /* 0 before the thread started */
+/* The first device of that name ("acpi_pm"), NULL: none. Borrowed until the machine is freed. */
+struct device *machine_device(const struct machine *m, const char *name);
 /* Field table of a part by its name, NULL if unknown; for showing snapshots. */
 const struct state_desc *machine_find_desc(const char *part_name);
 /* All tables, for docs/desc.lock and the coverage test. */

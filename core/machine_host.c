@@ -10,10 +10,13 @@
 #include <string.h>
 #include <sys/utsname.h>
 
+#include "core/acpi.h"
 #include "core/base/clock.h"
 #include "core/base/log.h"
+#include "core/jail.h"
 #include "core/kvm_facts.h"
 #include "core/machine_internal.h"
+#include "devices/acpi_pm.h"
 
 /* ---- calls into the main loop that survive the machine ---- */
 
@@ -75,7 +78,7 @@ static void host_set_irq(void *self, unsigned gsi, bool level)
 	}
 }
 
-static void host_request(void *self, enum dev_request what)
+static void host_request(void *self, unsigned what)
 {
 	struct machine *m = self;
 	switch (what) {
@@ -88,6 +91,30 @@ static void host_request(void *self, enum dev_request what)
 	case DEV_PANIC:
 		machine_tell(m, MACHINE_PANIC, NULL);
 		break;
+	default:
+		BUG_ON(what - DEV_EXIT >= DEV_EXITS);
+		machine_tell(m, (enum machine_event)(MACHINE_EXIT + (what - DEV_EXIT)), NULL);
+		break;
+	}
+}
+
+static void host_event(void *self, enum dev_event what)
+{
+	struct machine *m = self;
+	switch (what) {
+	case DEV_EVENT_RTC: {
+		struct err *e = acpi_pm_rtc(m->pm, -1);
+		BUG_ON(e != NULL); /* without a clear event there is nothing to run out of */
+		break;
+	}
+	case DEV_EVENT_PCIE_WAKE:
+		acpi_pm_pme(m->pm);
+		break;
+	case DEV_EVENT_GENERATION: {
+		struct err *e = acpi_pm_gpe(m->pm, ACPI_VMGENID_GPE, -1);
+		BUG_ON(e != NULL); /* as above */
+		break;
+	}
 	}
 }
 
@@ -222,6 +249,38 @@ static void host_watch_fd(void *self, struct device *dev, int fd, uint32_t epoll
 	}
 }
 
+/* ---- interrupts by message, doorbells ---- */
+
+static void host_send_msi(void *self, uint64_t addr, uint32_t data)
+{
+	struct machine *m = self;
+	struct err *e = kvm_vm_msi(m->vm, addr, data);
+	if (e != NULL) {
+		/* The guest chose address and data: nonsense there is its own loss, not log space.
+		 */
+		LOG_D("%s", err_msg(e));
+		err_drop(e, "told above");
+	}
+}
+
+static bool host_doorbell(void *self, int fd, uint64_t gpa, bool on)
+{
+	struct machine *m = self;
+	struct err *e = kvm_vm_ioeventfd(m->vm, fd, gpa, on);
+	if (e == NULL) {
+		return true;
+	}
+	LOG_D("%s", err_msg(e));
+	err_drop(e, "writes come to the device instead");
+	return false;
+}
+
+static struct err *host_enter_thread(void *self)
+{
+	(void)self;
+	return jail_thread(JAIL_IO);
+}
+
 /* ---- the gate ---- */
 
 static void run_reopen(struct machine *m, struct machine_call *c)
@@ -242,6 +301,13 @@ void machine_gate_devices(struct machine *m, bool closed)
 	lock_take(&m->gate);
 	m->closed = closed;
 	lock_drop(&m->gate);
+	/* Devices' own threads, without the lock: they may have to wait for the host's disk. */
+	for (unsigned i = 0; i < m->nslots; i++) {
+		struct device *dev = m->slots[i].dev;
+		if (dev->ops->gate != NULL) {
+			dev->ops->gate(dev, closed);
+		}
+	}
 	if (!closed) {
 		call_post(m, &(struct machine_call){ .fn = run_reopen });
 	}
@@ -260,10 +326,14 @@ struct err *machine_host_init(struct machine *m)
 		.gmem = m->gmem,
 		.set_irq = host_set_irq,
 		.request = host_request,
+		.event = host_event,
 		.vm_time_ns = host_vm_time,
 		.wall_time_ns = host_wall_time,
 		.set_timer = host_set_timer,
 		.watch_fd = host_watch_fd,
+		.send_msi = host_send_msi,
+		.doorbell = host_doorbell,
+		.enter_thread = host_enter_thread,
 	};
 	for (unsigned i = 0; i < ARRAY_LEN(m->slots); i++) {
 		struct dev_slot *slot = &m->slots[i];

@@ -11,6 +11,7 @@
 #include "core/base/lock.h"
 #include "core/machine.h"
 #include "core/vcpu.h"
+#include "devices/pci.h"
 
 /*
  * Calls posted to the main loop may outlive the machine that posted them: they hold the anchor, and
@@ -20,6 +21,8 @@ struct machine_anchor {
 	atomic_uint refs;
 	struct machine *m;
 };
+
+enum { MACHINE_SLOTS_MAX = 48 }; /* ISA devices and what fits on the PCI bus */
 
 /* What core keeps per device. */
 struct dev_slot {
@@ -49,9 +52,13 @@ struct machine {
 	struct vcpu_group *group;
 	struct kvm_state *kvm_state;
 	struct dev_host host;
-	struct dev_slot slots[8];
+	struct device *vmgenid; /* borrowed from its slot; NULL: the VM has none */
+	struct pci_host *pci;   /* likewise */
+	const struct host_ends *ends; /* borrowed */
+	struct dev_slot slots[MACHINE_SLOTS_MAX];
 	unsigned nslots;
-	struct snap_part *parts[VCPUS_MAX + 16];
+	struct device *pm; /* ACPI hardware, made before all devices that tell it events */
+	struct snap_part *parts[VCPUS_MAX + MACHINE_SLOTS_MAX + 16];
 	size_t nparts;
 	struct machine_state own;
 	struct snap_part own_part;
@@ -60,12 +67,17 @@ struct machine {
 	/* Held by main-loop device callbacks; closed keeps them out. */
 	struct lock gate;
 	bool closed; /* [gate] */
+	atomic_uint_least64_t park_ms; /* limit of a park; 0: the usual */
 	void (*on_event)(void *arg, enum machine_event ev, char *report);
 	void *arg;
 };
 
 extern const struct state_desc machine_desc;
 
+/* Puts a built device on the machine's bus and its part on the list; it is the machine's from then
+ * on, also when this fails. */
+MUST_USE struct err *machine_add_device(struct machine *m, struct device *dev);
+MUST_USE struct err *machine_build_pci(struct machine *m);
 MUST_USE struct err *machine_host_init(struct machine *m);
 void machine_host_done(struct machine *m);
 /* Parks the vCPUs for PARK_REQUEST and tells life on the main loop. Any thread. Takes report. */

@@ -8,7 +8,9 @@
 #include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
+#include <time.h>
 
+#include "core/base/clock.h"
 #include "core/base/lock.h"
 #include "core/base/log.h"
 
@@ -22,19 +24,22 @@ struct vcpu {
 	struct kvm_vcpu *kvm;
 	unsigned id;
 	pthread_t thread;
-	bool started;   /* main thread only */
-	atomic_int tid; /* written once by the thread */
+	bool started;     /* main thread only */
+	atomic_int tid;   /* written once by the thread */
+	uint64_t owed_ns; /* [lock] of the group: time to stay out of the guest */
 };
 
 struct vcpu_group {
 	struct vcpu_group_opts opts;
-	struct lock lock;     /* RANK_PARK */
-	struct cond changed;  /* reasons, parked or stop changed */
-	unsigned reasons;     /* [lock] */
-	unsigned parked;      /* [lock] */
-	unsigned requests;    /* [lock] counts how often immediate_exit was asked of all */
-	bool stop;            /* [lock] */
-	bool running_threads; /* main thread only */
+	struct lock lock;          /* RANK_PARK */
+	struct cond changed;       /* reasons, parked or stop changed */
+	unsigned reasons;          /* [lock] */
+	unsigned parked;           /* [lock] */
+	unsigned requests;         /* [lock] counts how often immediate_exit was asked for */
+	bool stop;                 /* [lock] */
+	struct vcpu_stop *work;    /* [lock] of vcpu_group_park_and, until it is done */
+	enum park_reason work_why; /* [lock] */
+	bool running_threads;      /* main thread only */
 	unsigned n;
 	struct vcpu vcpus[];
 };
@@ -92,18 +97,84 @@ static void kick_all(struct vcpu_group *g)
 	}
 }
 
-/* True when the thread is to end. */
-static bool vcpu_park_here(struct vcpu *v)
+/* Waits out what the vCPU owes, or until there is a reason to park. */
+static void throttle_here(struct vcpu *v)
 {
 	struct vcpu_group *g = v->group;
-	LOCK_SCOPE(&g->lock);
+	lock_assert_held(&g->lock);
+	while (v->owed_ns != 0 && g->reasons == 0 && !g->stop) {
+		uint64_t from = clock_mono_ns();
+		cond_wait_until(&g->changed, &g->lock, from + v->owed_ns);
+		uint64_t took = clock_mono_ns() - from;
+		v->owed_ns -= MIN(took, v->owed_ns);
+	}
+}
+
+static unsigned started_count(const struct vcpu_group *g)
+{
+	unsigned n = 0;
+	for (unsigned i = 0; i < g->n; i++) {
+		n += g->vcpus[i].started ? 1 : 0;
+	}
+	return n;
+}
+
+/* Under the lock, which is not held while the work is done. */
+static void work_if_all_parked(struct vcpu_group *g)
+{
+	lock_assert_held(&g->lock);
+	struct vcpu_stop *w = g->work;
+	if (w == NULL || w->taken || g->parked < started_count(g)) {
+		return;
+	}
+	w->taken = true;
+	lock_drop(&g->lock);
+	w->parked_ns = clock_mono_ns();
+	w->out_ns = w->out_ns != 0 ? w->out_ns : w->parked_ns;
+	bool go = w->work(w->arg);
+	lock_take(&g->lock);
+	w->resumed = go;
+	w->done = true;
+	g->work = NULL;
+	if (go) {
+		g->reasons &= ~(unsigned)g->work_why;
+	}
+	w->resumed_ns = clock_mono_ns();
+	cond_wake_all(&g->changed);
+}
+
+static bool stays_parked(const struct vcpu_group *g)
+{
+	return (g->reasons != 0 && !g->stop) || (g->work != NULL && g->work->taken);
+}
+
+/* out_ns: when the thread was out of the guest. */
+static void wait_parked(struct vcpu *v, uint64_t out_ns)
+{
+	struct vcpu_group *g = v->group;
 	if (g->reasons != 0 || g->stop) {
 		g->parked++;
+		if (g->work != NULL && (g->work->out_ns == 0 || out_ns < g->work->out_ns)) {
+			g->work->out_ns = MAX(out_ns, g->work->asked_ns);
+		}
+		work_if_all_parked(g);
 		cond_wake_all(&g->changed);
-		while (g->reasons != 0 && !g->stop) {
+		while (stays_parked(g)) {
 			cond_wait(&g->changed, &g->lock);
 		}
 		g->parked--;
+	}
+}
+
+/* True when the thread is to end. */
+static bool vcpu_park_here(struct vcpu *v, uint64_t out_ns)
+{
+	struct vcpu_group *g = v->group;
+	LOCK_SCOPE(&g->lock);
+	wait_parked(v, out_ns);
+	while (v->owed_ns != 0 && !g->stop) {
+		throttle_here(v);
+		wait_parked(v, clock_mono_ns());
 	}
 	if (!g->stop) {
 		kvm_vcpu_set_immediate_exit(v->kvm, false);
@@ -240,21 +311,23 @@ static void *vcpu_thread(void *arg)
 		tell_fate(v, VCPU_KVM_ERROR);
 	}
 	struct kvm_run *run = kvm_vcpu_page(v->kvm);
-	bool stop = vcpu_park_here(v);
+	bool stop = vcpu_park_here(v, clock_mono_ns());
 	while (!stop) {
 		int sys = 0;
+		uint64_t out_ns;
 		switch (kvm_vcpu_run(v->kvm, &sys)) {
 		case KVM_RUN_EXIT:
 			handle_exit(v, run);
 			break;
 		case KVM_RUN_INTERRUPTED:
+			out_ns = clock_mono_ns();
 			settle_timer(v);
-			stop = vcpu_park_here(v);
+			stop = vcpu_park_here(v, out_ns);
 			break;
 		case KVM_RUN_FAILED:
 			LOG_E("vCPU %u: KVM_RUN failed: %s", v->id, strerrordesc_np(sys));
 			tell_fate(v, VCPU_KVM_ERROR);
-			stop = vcpu_park_here(v);
+			stop = vcpu_park_here(v, clock_mono_ns());
 			break;
 		}
 	}
@@ -307,25 +380,48 @@ void vcpu_group_park_nowait(struct vcpu_group *g, enum park_reason why)
 	g->reasons |= why;
 	set_all_immediate_exit(g);
 	kick_all(g);
+	cond_wake_all(&g->changed); /* those that are throttled */
 }
 
-static unsigned started_count(const struct vcpu_group *g)
+bool vcpu_group_park(struct vcpu_group *g, enum park_reason why, uint64_t timeout_ms)
 {
-	unsigned n = 0;
-	for (unsigned i = 0; i < g->n; i++) {
-		n += g->vcpus[i].started ? 1 : 0;
-	}
-	return n;
-}
-
-void vcpu_group_park(struct vcpu_group *g, enum park_reason why)
-{
+	uint64_t until = clock_mono_ns() + timeout_ms * 1000000;
 	vcpu_group_park_nowait(g, why);
 	unsigned want = started_count(g);
 	LOCK_SCOPE(&g->lock);
 	while (g->parked < want) {
-		cond_wait(&g->changed, &g->lock);
+		if (!cond_wait_until(&g->changed, &g->lock, until)) {
+			return g->parked == want;
+		}
 	}
+	return true;
+}
+
+bool vcpu_group_park_and(struct vcpu_group *g, enum park_reason why, struct vcpu_stop *stop,
+			 uint64_t timeout_ms)
+{
+	LOCK_SCOPE(&g->lock);
+	BUG_ON(g->work != NULL);
+	stop->asked_ns = clock_mono_ns();
+	g->work = stop;
+	g->work_why = why;
+	g->reasons |= why;
+	set_all_immediate_exit(g);
+	kick_all(g);
+	cond_wake_all(&g->changed); /* those that are throttled */
+	work_if_all_parked(g);      /* for another reason */
+	uint64_t until = stop->asked_ns + timeout_ms * 1000000;
+	while (!stop->done) {
+		if (stop->taken) {
+			cond_wait(&g->changed, &g->lock);
+		} else if (!cond_wait_until(&g->changed, &g->lock, until) && !stop->taken) {
+			g->work = NULL;
+			g->reasons &= ~(unsigned)why;
+			cond_wake_all(&g->changed);
+			return false;
+		}
+	}
+	return true;
 }
 
 void vcpu_group_unpark(struct vcpu_group *g, enum park_reason why)
@@ -341,9 +437,53 @@ bool vcpu_group_has_reason(struct vcpu_group *g, enum park_reason why)
 	return (g->reasons & why) != 0;
 }
 
+void vcpu_group_throttle(struct vcpu_group *g, unsigned i, uint64_t us)
+{
+	BUG_ON(i >= g->n);
+	struct vcpu *v = &g->vcpus[i];
+	LOCK_SCOPE(&g->lock);
+	const uint64_t most = VCPU_THROTTLE_MAX_US * 1000ull;
+	uint64_t more = us < VCPU_THROTTLE_MAX_US ? us * 1000u : most;
+	v->owed_ns = MIN(v->owed_ns + more, most);
+	g->requests++; /* what it cuts short is done again */
+	kvm_vcpu_set_immediate_exit(v->kvm, true);
+	if (v->started) {
+		pthread_kill(v->thread, kick_signal());
+	}
+}
+
 int vcpu_group_tid(const struct vcpu_group *g, unsigned i)
 {
 	return atomic_load(&g->vcpus[i].tid);
+}
+
+bool vcpu_group_stop(struct vcpu_group *g, uint64_t timeout_ms)
+{
+	if (!g->running_threads) {
+		return true;
+	}
+	lock_take(&g->lock);
+	g->stop = true;
+	set_all_immediate_exit(g);
+	kick_all(g);
+	cond_wake_all(&g->changed);
+	lock_drop(&g->lock);
+	uint64_t until_ns = clock_mono_ns() + timeout_ms * 1000000;
+	const struct timespec until = {
+		.tv_sec = (time_t)(until_ns / 1000000000),
+		.tv_nsec = (long)(until_ns % 1000000000),
+	};
+	bool all = true;
+	for (unsigned i = 0; i < g->n; i++) {
+		struct vcpu *v = &g->vcpus[i];
+		if (v->started &&
+		    pthread_clockjoin_np(v->thread, NULL, CLOCK_MONOTONIC, &until) == 0) {
+			v->started = false;
+		}
+		all = all && !v->started;
+	}
+	g->running_threads = !all;
+	return all;
 }
 
 void vcpu_group_free(struct vcpu_group *g)
@@ -351,18 +491,7 @@ void vcpu_group_free(struct vcpu_group *g)
 	if (g == NULL) {
 		return;
 	}
-	if (g->running_threads) {
-		lock_take(&g->lock);
-		g->stop = true;
-		set_all_immediate_exit(g);
-		kick_all(g);
-		cond_wake_all(&g->changed);
-		lock_drop(&g->lock);
-		for (unsigned i = 0; i < g->n; i++) {
-			if (g->vcpus[i].started) {
-				pthread_join(g->vcpus[i].thread, NULL);
-			}
-		}
+	while (!vcpu_group_stop(g, 60000)) {
 	}
 	cond_done(&g->changed);
 	lock_done(&g->lock);

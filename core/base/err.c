@@ -116,6 +116,14 @@ struct err *err_reclass(struct err *e, enum err_class class)
 	return e;
 }
 
+struct err *err_set_errno(struct err *e, int sys)
+{
+	if (e != NULL && e != &err_nomem) {
+		e->sys = sys;
+	}
+	return e;
+}
+
 enum err_class err_class(const struct err *e)
 {
 	return e->class;

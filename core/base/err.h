@@ -56,6 +56,9 @@ struct err *err_reclass(struct err *e, enum err_class class) MUST_USE;
 /* Adds a hop to the trace; used by TRY. */
 struct err *err_trace(struct err *e, const char *file, int line) MUST_USE;
 
+/* Sets what err_to_errno gives, where the class alone says too little. NULL stays NULL. */
+struct err *err_set_errno(struct err *e, int sys) MUST_USE;
+
 enum err_class err_class(const struct err *e);
 int err_errno(const struct err *e);        /* saved errno, 0 if none */
 const char *err_msg(const struct err *e);  /* valid while e lives */

@@ -82,12 +82,19 @@ void sha256_hex(const struct sha256 *s, char out[65])
 	}
 }
 
+struct err *random_bytes(void *ret, size_t len)
+{
+	BUG_ON(len > 256);
+	if (getrandom(ret, len, 0) != (ssize_t)len) {
+		return ERR_ERRNO("reading random bytes");
+	}
+	return NULL;
+}
+
 struct err *uuid_make(uint8_t ret_uuid[16])
 {
 	uint8_t u[16];
-	if (getrandom(u, sizeof(u), 0) != (ssize_t)sizeof(u)) {
-		return ERR_ERRNO("reading random bytes");
-	}
+	TRY(random_bytes(u, sizeof(u)));
 	u[6] = (uint8_t)((u[6] & 0x0f) | 0x40);
 	u[8] = (uint8_t)((u[8] & 0x3f) | 0x80);
 	memcpy(ret_uuid, u, sizeof(u));

@@ -33,6 +33,8 @@ void sha256_hex(const struct sha256 *s, char out[65]);
 DEFINE_SCOPE(struct sha256_ctx, sha256_free)
 
 /* 16 random bytes with the version-4 UUID bits set. */
+/* Random bytes of the kernel; len at most 256, so that the call is never cut short. */
+MUST_USE struct err *random_bytes(void *ret, size_t len);
 MUST_USE struct err *uuid_make(uint8_t ret_uuid[16]);
 void uuid_text(const uint8_t uuid[16], char out[37]);
 MUST_USE struct err *uuid_parse(const char *text, uint8_t ret_uuid[16]);

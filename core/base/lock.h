@@ -17,6 +17,8 @@ enum lock_rank {
 	RANK_GATE = 20,   /* device callbacks of the main loop against parking */
 	RANK_IRQ = 30,    /* interrupt lines shared by devices */
 	RANK_DEVICE = 40, /* a device's state */
+	RANK_BUS = 42,    /* PCI: who decodes which address, shared interrupt lines */
+	RANK_PM = 43,     /* ACPI fixed hardware: other devices bring events to it */
 	RANK_PARK = 45,   /* vCPU rendezvous counters */
 	RANK_GMEM = 50,   /* host-side dirty marks */
 	RANK_QUEUE = 60,  /* compressor and writer queues */

@@ -1,0 +1,216 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The list of devices in a configuration. See config_dev.h. */
+#include "core/config_dev.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "core/config.h"
+
+static const char *const kind_names[CONFIG__KINDS] = {
+	[CONFIG_RNG] = "rng",
+	[CONFIG_CONSOLE] = "console",
+	[CONFIG_BALLOON] = "balloon",
+	[CONFIG_DISK] = "disk",
+};
+
+const char *config_kind_name(enum config_kind kind)
+{
+	BUG_ON((unsigned)kind >= CONFIG__KINDS);
+	return kind_names[kind];
+}
+
+const struct config_dev *config_dev_find(const struct config_devs *l, const char *id)
+{
+	for (unsigned i = 0; i < l->n; i++) {
+		if (strcmp(l->d[i].id, id) == 0) {
+			return &l->d[i];
+		}
+	}
+	return NULL;
+}
+
+static const struct config_dev *in_slot(const struct config_devs *l, unsigned slot)
+{
+	for (unsigned i = 0; i < l->n; i++) {
+		if (l->d[i].slot == slot) {
+			return &l->d[i];
+		}
+	}
+	return NULL;
+}
+
+static unsigned count_kind(const struct config_devs *l, enum config_kind kind)
+{
+	unsigned n = 0;
+	for (unsigned i = 0; i < l->n; i++) {
+		n += l->d[i].kind == kind;
+	}
+	return n;
+}
+
+static void choose_id(const struct config_devs *l, struct config_dev *dev)
+{
+	unsigned n = count_kind(l, dev->kind);
+	do {
+		snprintf(dev->id, sizeof(dev->id), "%s%u", config_kind_name(dev->kind), n++);
+	} while (config_dev_find(l, dev->id) != NULL);
+}
+
+/* One of a kind: guests' drivers know but one console, and one balloon is all the memory there is.
+ */
+static bool is_single(enum config_kind kind)
+{
+	return kind == CONFIG_CONSOLE || kind == CONFIG_BALLOON;
+}
+
+static struct err *check(const struct config_devs *l, const struct config_dev *dev)
+{
+	TRY(err_wrap(config_check_name(dev->id), "device"));
+	ENSURE(config_dev_find(l, dev->id) == NULL, ERR_USAGE,
+	       "two devices are called '%s': give each another id=NAME", dev->id);
+	ENSURE(dev->slot >= 1 && dev->slot <= CONFIG_DEVS_MAX, ERR_USAGE,
+	       "device '%s': PCI slot %u: 1 to %d are possible", dev->id, dev->slot,
+	       CONFIG_DEVS_MAX);
+	const struct config_dev *other = in_slot(l, dev->slot);
+	ENSURE(other == NULL, ERR_USAGE, "devices '%s' and '%s' are both in PCI slot %u",
+	       other != NULL ? other->id : "", dev->id, dev->slot);
+	ENSURE(!is_single(dev->kind) || count_kind(l, dev->kind) == 0, ERR_USAGE,
+	       "a VM has at most one %s", config_kind_name(dev->kind));
+	ENSURE(dev->kind != CONFIG_DISK || (dev->queues >= 1 && dev->queues <= CONFIG_QUEUES_MAX),
+	       ERR_USAGE, "disk '%s': %u queues: 1 to %d are possible", dev->id, dev->queues,
+	       CONFIG_QUEUES_MAX);
+	return NULL;
+}
+
+struct err *config_dev_add(struct config_devs *l, const struct config_dev *dev,
+			   struct config_dev **ret)
+{
+	ENSURE(l->n < CONFIG_DEVS_MAX, ERR_USAGE, "too many devices: at most %d fit",
+	       CONFIG_DEVS_MAX);
+	struct config_dev d = *dev;
+	if (d.id[0] == 0) {
+		choose_id(l, &d);
+	}
+	for (unsigned slot = 1; d.slot == 0 && slot <= CONFIG_DEVS_MAX; slot++) {
+		d.slot = in_slot(l, slot) == NULL ? slot : 0;
+	}
+	TRY(check(l, &d));
+	unsigned at = l->n;
+	while (at > 0 && l->d[at - 1].slot > d.slot) {
+		l->d[at] = l->d[at - 1];
+		at--;
+	}
+	l->d[at] = d;
+	l->n++;
+	if (ret != NULL) {
+		*ret = &l->d[at];
+	}
+	return NULL;
+}
+
+/* ---- text ---- */
+
+static json_t *dev_json(const struct config_dev *d)
+{
+	json_t *j = json_pack("{s:s s:s s:i}", "kind", config_kind_name(d->kind), "id", d->id,
+			      "slot", (int)d->slot);
+	if (j == NULL || d->kind != CONFIG_DISK) {
+		return j;
+	}
+	json_t *more = json_pack("{s:b s:i s:s}", "ro", (int)d->read_only, "queues", (int)d->queues,
+				 "path", d->path);
+	if (more == NULL || json_object_update(j, more) != 0) {
+		json_decref(j);
+		j = NULL;
+	}
+	json_decref(more);
+	return j;
+}
+
+json_t *config_devs_json(const struct config_devs *l)
+{
+	json_t *array = json_array();
+	for (unsigned i = 0; array != NULL && i < l->n; i++) {
+		if (json_array_append_new(array, dev_json(&l->d[i])) != 0) {
+			json_decref(array);
+			array = NULL;
+		}
+	}
+	return array;
+}
+
+static struct err *get_uint(const json_t *o, const char *key, unsigned max, unsigned *ret)
+{
+	const json_t *v = json_object_get(o, key);
+	ENSURE(json_is_integer(v) && json_integer_value(v) >= 0 &&
+		       json_integer_value(v) <= (json_int_t)max,
+	       ERR_CORRUPT, "configuration: a device's '%s' is missing or no number up to %u", key,
+	       max);
+	*ret = (unsigned)json_integer_value(v);
+	return NULL;
+}
+
+static struct err *get_bool(const json_t *o, const char *key, bool *ret)
+{
+	const json_t *v = json_object_get(o, key);
+	ENSURE(json_is_boolean(v), ERR_CORRUPT,
+	       "configuration: a device's '%s' is missing or not true or false", key);
+	*ret = json_is_true(v);
+	return NULL;
+}
+
+static struct err *parse_kind(const char *name, enum config_kind *ret)
+{
+	for (unsigned i = 0; i < CONFIG__KINDS; i++) {
+		if (strcmp(kind_names[i], name) == 0) {
+			*ret = (enum config_kind)i;
+			return NULL;
+		}
+	}
+	return ERR(ERR_INCOMPAT, "configuration: device kind '%.20s' is not known to this version",
+		   name);
+}
+
+static struct err *parse_dev(const json_t *o, struct config_dev *ret)
+{
+	struct config_dev d = { 0 };
+	const json_t *kind = json_object_get(o, "kind");
+	const json_t *id = json_object_get(o, "id");
+	ENSURE(json_is_string(kind) && json_is_string(id), ERR_CORRUPT,
+	       "configuration: a device has no kind or no id");
+	TRY(parse_kind(json_string_value(kind), &d.kind));
+	TRY(err_reclass(config_check_name(json_string_value(id)), ERR_CORRUPT));
+	snprintf(d.id, sizeof(d.id), "%s", json_string_value(id));
+	TRY(get_uint(o, "slot", CONFIG_DEVS_MAX, &d.slot));
+	ENSURE(d.slot > 0, ERR_CORRUPT, "configuration: device '%s' has no slot", d.id);
+	size_t keys = 3;
+	if (d.kind == CONFIG_DISK) {
+		keys += 3;
+		TRY(get_bool(o, "ro", &d.read_only));
+		TRY(get_uint(o, "queues", CONFIG_QUEUES_MAX, &d.queues));
+		const json_t *path = json_object_get(o, "path");
+		ENSURE(json_is_string(path) && json_string_length(path) <= CONFIG_PATH_BYTES_MAX,
+		       ERR_CORRUPT, "configuration: disk '%s' has no path, or too long a one",
+		       d.id);
+		snprintf(d.path, sizeof(d.path), "%s", json_string_value(path));
+	}
+	ENSURE(json_object_size(o) == keys, ERR_CORRUPT,
+	       "configuration: device '%s' has an unknown key", d.id);
+	*ret = d;
+	return NULL;
+}
+
+struct err *config_devs_parse(const json_t *array, struct config_devs *ret)
+{
+	struct config_devs l = { 0 };
+	ENSURE(json_is_array(array), ERR_CORRUPT, "configuration: 'devices' is no list");
+	size_t n = json_array_size(array);
+	for (size_t i = 0; i < n; i++) {
+		struct config_dev d;
+		TRY(parse_dev(json_array_get(array, i), &d));
+		TRY(err_reclass(config_dev_add(&l, &d, NULL), ERR_CORRUPT));
+	}
+	*ret = l;
+	return NULL;
+}

@@ -1,0 +1,62 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The devices of a VM beyond those every machine has: which, by what name, in which PCI slot, and
+ * what the guest sees of them. Part of the configuration (config.h), so a restore builds the same
+ * set; what stands behind a device on the host is not in it (host_end.h).
+ *
+ * The order of the list is by slot. No state, any thread.
+ */
+#ifndef TORPOR_CORE_CONFIG_DEV_H
+#define TORPOR_CORE_CONFIG_DEV_H
+
+#include <jansson.h>
+
+#include "core/base/err.h"
+#include "core/base/limits.h"
+
+enum config_kind {
+	CONFIG_RNG,
+	CONFIG_CONSOLE,
+	CONFIG_BALLOON,
+	CONFIG_DISK,
+	CONFIG__KINDS,
+};
+
+enum {
+	CONFIG_DEVS_MAX = 31, /* slots of the PCI bus but the bridge's own */
+	CONFIG_QUEUES_MAX = 16,
+	CONFIG_PATH_BYTES_MAX = 1023,
+};
+
+struct config_dev {
+	enum config_kind kind;
+	char id[NAME_BYTES_MAX + 1]; /* unique in the VM; the rule of names */
+	unsigned slot;               /* 1..31, unique */
+	/* Disks. */
+	bool read_only;
+	unsigned queues;
+	/* Where the disk was when the VM was made, absolute; a restore looks there unless told
+	 * otherwise. */
+	char path[CONFIG_PATH_BYTES_MAX + 1];
+};
+
+struct config_devs {
+	unsigned n;
+	struct config_dev d[CONFIG_DEVS_MAX];
+};
+
+const char *config_kind_name(enum config_kind kind);
+/* NULL if there is none of that name. */
+const struct config_dev *config_dev_find(const struct config_devs *l, const char *id);
+/*
+ * Adds a device. Slot 0: the first free one; an empty id: the kind and a number. *ret is the entry,
+ * valid until the next call. ERR_USAGE for what clashes.
+ */
+MUST_USE struct err *config_dev_add(struct config_devs *l, const struct config_dev *dev,
+				    struct config_dev **ret);
+
+/* A JSON array of them, NULL for lack of memory; and back, strictly. */
+json_t *config_devs_json(const struct config_devs *l);
+MUST_USE struct err *config_devs_parse(const json_t *array, struct config_devs *ret);
+
+#endif

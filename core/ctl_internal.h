@@ -1,0 +1,105 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What the files of the control socket share: ctl.c (connections, packets), ctl_handlers.c (one
+ * handler per variant), ctl_event.c (listeners). Main loop's thread only.
+ */
+#ifndef TORPOR_CORE_CTL_INTERNAL_H
+#define TORPOR_CORE_CTL_INTERNAL_H
+
+#include "core/ctl.h"
+#include "core/ctl_proto.h"
+
+struct answer {
+	struct answer *next;
+	char *text;   /* owned, see ctl_answer_free */
+	struct fd fd; /* goes along; -1: none */
+};
+
+struct conn {
+	struct conn *next;
+	struct ctl *ctl;
+	struct fd fd;
+	struct loop_fd *watch;
+	struct answer *queue; /* answers that the socket did not take yet, oldest first */
+	bool eof;             /* the peer sends no more, but still waits for a take's answer */
+	bool readonly;
+	bool subscribed; /* gets all events after its answers */
+};
+
+/* A take that was asked for here. done runs exactly once and frees it. */
+struct pending {
+	struct pending *next; /* in ctl->pending */
+	struct ctl *ctl;      /* NULL once the ctl is gone */
+	struct conn *conn;    /* NULL once the asker is gone */
+	bool typed;           /* answer with the result's fields, not "Ok" */
+	char tag[NAME_BYTES_MAX + 1];
+	char name[NAME_BYTES_MAX + 1];
+};
+
+/* A client's socket that we have connected to. */
+struct listener {
+	struct listener *next;
+	struct ctl *ctl;
+	struct fd fd;
+	struct loop_fd *watch;
+	uint32_t events; /* bit = enum ctl_event */
+	char addr[CTL_SOCKET_PATH_MAX + 1];
+};
+
+/* A listening socket: the control socket, and that of monitors. */
+struct door {
+	struct ctl *ctl;
+	struct fd listen;
+	/* Given up for a moment to turn a client away when no descriptor is left. */
+	struct fd spare;
+	struct loop_fd *watch;
+	bool readonly;
+};
+
+struct ctl {
+	struct loop *loop;
+	struct door doors[2];
+	unsigned ndoors;
+	struct life *life;
+	struct conn *conns;
+	unsigned nconns;
+	struct pending *pending;
+	struct listener *listeners;
+	unsigned nlisteners;
+	uint8_t *buf; /* CTL_PACKET_BYTES_MAX, for the packet being read */
+};
+
+/* One request being served: its descriptors are closed after the handler, unless moved out. */
+struct call {
+	struct conn *conn;
+	struct ctl *ctl;
+	const struct ctl_request *req;
+	struct fd fds[CTL_FDS_MAX];
+	unsigned nfds;
+};
+
+/* ---- ctl.c: answers ---- */
+void ctl_reply(struct conn *c, char *text); /* takes over text */
+void ctl_reply_fd(struct conn *c, char *text, struct fd *fd);
+void ctl_reply_err(struct conn *c, struct err *e);    /* frees e */
+void ctl_reply_result(struct conn *c, struct err *e); /* "Ok" for NULL */
+/* Frees a connection whose peer sends no more once it has all its answers. */
+void ctl_conn_end_if_done(struct conn *c);
+
+/* ---- ctl_handlers.c ---- */
+/* Serves one request: exactly one answer, now or, for a take, when it is done. */
+void ctl_serve(struct call *call);
+
+/* ---- ctl_event.c ---- */
+MUST_USE struct err *ctl_listener_add(struct ctl *ctl, const char *addr, enum ctl_event ev);
+/* Takes events away; the connection goes with the last. Unknown ones are no error. */
+void ctl_listener_remove(struct ctl *ctl, const char *addr, uint32_t events);
+/* Sends the event to who asked for it; takes over body. Never waits. */
+void ctl_event_emit(struct ctl *ctl, enum ctl_event ev, json_t *body);
+void ctl_listeners_free(struct ctl *ctl);
+/* The news of the VM's life, as events; arg is the ctl. */
+void ctl_on_news(void *arg, const struct life_news *news);
+/* The figures of a take, as its answer and its event have them. */
+json_t *ctl_take_json(const char *name, const char *tag, const struct snap_result *r);
+
+#endif

@@ -1,0 +1,45 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What stands behind the devices of a VM on this host: descriptors, by the device's name. Opened by
+ * the program's start-up before the jail, owned by life, borrowed by each machine that it builds.
+ * One thread.
+ */
+#ifndef TORPOR_CORE_HOST_END_H
+#define TORPOR_CORE_HOST_END_H
+
+#include <string.h>
+
+#include "core/config_dev.h"
+
+struct host_end {
+	char id[NAME_BYTES_MAX + 1];
+	struct fd fd;        /* a disk's file */
+	bool mapped;         /* the user named the file; else the configuration did */
+	bool accept_changed; /* a disk that is not as the snapshot left it is taken */
+};
+
+struct host_ends {
+	unsigned n;
+	struct host_end e[CONFIG_DEVS_MAX];
+};
+
+static inline void host_ends_done(struct host_ends *h)
+{
+	for (unsigned i = 0; i < h->n; i++) {
+		fd_close(&h->e[i].fd);
+	}
+	h->n = 0;
+}
+
+/* NULL if there is none. */
+static inline const struct host_end *host_end_find(const struct host_ends *h, const char *id)
+{
+	for (unsigned i = 0; h != NULL && i < h->n; i++) {
+		if (strcmp(h->e[i].id, id) == 0) {
+			return &h->e[i];
+		}
+	}
+	return NULL;
+}
+
+#endif

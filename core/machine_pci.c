@@ -1,0 +1,65 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Builds the devices of the configuration's list and puts them on the PCI bus. Part of the one
+ * wiring path: boot, restore and guest reset come through here. Called by machine.c on the main
+ * loop's thread.
+ */
+#include "core/machine_internal.h"
+#include "devices/virtio_blk.h"
+#include "devices/virtio_rng.h"
+
+static struct err *new_disk(struct machine *m, const struct config_dev *d, struct pci_dev **ret)
+{
+	const struct host_end *end = host_end_find(m->ends, d->id);
+	ENSURE(end != NULL, ERR_NOTFOUND, "no file was given for it");
+	const struct virtio_blk_opts o = {
+		.id = d->id,
+		.fd = end->fd.n,
+		.read_only = d->read_only,
+		.queues = d->queues,
+		.accept_changed = end->accept_changed,
+		.may_be_copy = end->mapped,
+	};
+	return virtio_blk_new(&m->host, &o, ret);
+}
+
+static struct err *new_device(struct machine *m, const struct config_dev *d, struct pci_dev **ret)
+{
+	switch (d->kind) {
+	case CONFIG_RNG:
+		return virtio_rng_new(&m->host, d->id, ret);
+	case CONFIG_DISK:
+		return new_disk(m, d, ret);
+	default:
+		return ERR(ERR_INCOMPAT, "a device of kind '%s' is not known to this build",
+			   config_kind_name(d->kind));
+	}
+}
+
+static struct err *add_one(struct machine *m, const struct config_dev *d)
+{
+	struct pci_dev *p = NULL;
+	TRY(new_device(m, d, &p));
+	p->dev.part.instance = d->slot;
+	struct err *e = pci_host_add(m->pci, p, d->slot);
+	if (e != NULL) {
+		p->dev.ops->free(&p->dev);
+		return e;
+	}
+	return machine_add_device(m, &p->dev);
+}
+
+struct err *machine_build_pci(struct machine *m)
+{
+	const struct config_devs *l = &m->config->devs;
+	if (l->n == 0) {
+		return NULL; /* no bus either: a guest need not look for it */
+	}
+	struct device *host = NULL;
+	TRY(pci_host_new(&m->host, &host, &m->pci));
+	TRY(machine_add_device(m, host));
+	for (unsigned i = 0; i < l->n; i++) {
+		TRY(err_wrap(add_one(m, &l->d[i]), "device '%s'", l->d[i].id));
+	}
+	return NULL;
+}
