@@ -8,16 +8,31 @@
 MUST_USE struct err *cmd_run(struct args *a, int *ret_status);
 MUST_USE struct err *cmd_restore(struct args *a, int *ret_status);
 MUST_USE struct err *cmd_take(struct args *a, int *ret_status);
+MUST_USE struct err *cmd_take_cancel(struct args *a, int *ret_status);
 MUST_USE struct err *cmd_snaps(struct args *a, int *ret_status);
 MUST_USE struct err *cmd_show(struct args *a, int *ret_status);
 MUST_USE struct err *cmd_verify(struct args *a, int *ret_status);
 MUST_USE struct err *cmd_store_verify(struct args *a, int *ret_status);
 MUST_USE struct err *cmd_store_recover(struct args *a, int *ret_status);
+MUST_USE struct err *cmd_store_stat(struct args *a, int *ret_status);
+MUST_USE struct err *cmd_store_compact(struct args *a, int *ret_status);
+MUST_USE struct err *cmd_store_gc(struct args *a, int *ret_status);
+MUST_USE struct err *cmd_tag(struct args *a, int *ret_status);
+MUST_USE struct err *cmd_pin(struct args *a, int *ret_status);
+MUST_USE struct err *cmd_unpin(struct args *a, int *ret_status);
+MUST_USE struct err *cmd_prune(struct args *a, int *ret_status);
+MUST_USE struct err *cmd_diff(struct args *a, int *ret_status);
+MUST_USE struct err *cmd_map(struct args *a, int *ret_status);
+MUST_USE struct err *cmd_export(struct args *a, int *ret_status);
+MUST_USE struct err *cmd_import(struct args *a, int *ret_status);
 MUST_USE struct err *cmd_rm(struct args *a, int *ret_status);
 MUST_USE struct err *cmd_suspend(struct args *a, int *ret_status);
 MUST_USE struct err *cmd_resume(struct args *a, int *ret_status);
 MUST_USE struct err *cmd_stop(struct args *a, int *ret_status);
 MUST_USE struct err *cmd_list(struct args *a, int *ret_status);
 MUST_USE struct err *cmd_doctor(struct args *a, int *ret_status);
+
+/* The verbs that send one request to a living VM (cmd_live.c); NULL behind the last. */
+const struct verb *live_verb(size_t i);
 
 #endif

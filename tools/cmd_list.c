@@ -26,10 +26,7 @@ static void ask_status(const struct rundir_vm *vm, json_t **ret)
 		e = client_send(c, json_pack("{s:{s:i,s:s}}", "Torpor", "v", 1, "cmd", "Status"));
 	}
 	if (e == NULL) {
-		e = client_wait(c, ANSWER_MS, &ready);
-	}
-	if (e == NULL && ready) {
-		e = client_receive(c, &answer);
+		e = client_receive(c, ANSWER_MS, &ready, &answer);
 	}
 	err_drop(e, "listed as starting: it has its name, but does not answer yet");
 	json_t *body = json_object_get(json_object_get(answer, "Torpor"), "Status");

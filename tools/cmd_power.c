@@ -3,7 +3,6 @@
 #include <limits.h>
 #include <stdio.h>
 
-#include "core/config.h"
 #include "tools/client.h"
 #include "tools/cmd.h"
 #include "tools/out.h"
@@ -12,7 +11,6 @@ enum { STOP_TIMEOUT_MS = 60000 }; /* a take under way is given up first */
 
 static struct err *open_named(struct args *a, struct client **ret_client)
 {
-	TRY(config_check_name(a->pos[0]));
 	char store[PATH_MAX];
 	if (a->store != NULL) {
 		TRY(opts_store_dir(a, store, sizeof(store)));
@@ -29,8 +27,9 @@ static struct err *tell_state(struct args *a, const char *state)
 }
 
 /* One verb with two depths: the whole VM, or its vCPUs only. */
-static struct err *change(struct args *a, const char *about, const char *help, const char *whole,
-			  const char *vcpus_only)
+static struct err *change(struct args *a, const char *about, const char *help,
+			  int (*whole)(struct torpor_client *),
+			  int (*vcpus_only)(struct torpor_client *))
 {
 	bool vcpus = false;
 	const struct opt opts[] = { { "vcpus", NULL, OPT_FLAG, &vcpus, help } };
@@ -40,7 +39,7 @@ static struct err *change(struct args *a, const char *about, const char *help, c
 	}
 	SCOPE(client_closep) struct client *c = NULL;
 	TRY(open_named(a, &c));
-	TRY(client_command(c, vcpus ? vcpus_only : whole));
+	TRY(client_result(c, (vcpus ? vcpus_only : whole)(client_lib(c))));
 	SCOPE(json_put) json_t *status = NULL;
 	TRY(client_torpor(c, json_string("Status"), "Status", &status));
 	const json_t *state = json_object_get(status, "state");
@@ -53,16 +52,16 @@ struct err *cmd_suspend(struct args *a, int *ret_status)
 	return change(a,
 		      "Stops a VM: vCPUs, clock and devices. Its time stands still until 'torpor\n"
 		      "resume'. Suspending a suspended VM changes nothing.",
-		      "stop the vCPUs only: devices and the guest's clock go on", "SuspendVm",
-		      "SuspendVcpus");
+		      "stop the vCPUs only: devices and the guest's clock go on", torpor_suspend_vm,
+		      torpor_suspend_vcpus);
 }
 
 struct err *cmd_resume(struct args *a, int *ret_status)
 {
 	(void)ret_status;
 	return change(a, "Lets a suspended VM go on. Resuming a running VM changes nothing.",
-		      "let vCPUs go on that 'torpor suspend --vcpus' stopped", "ResumeVm",
-		      "ResumeVcpus");
+		      "let vCPUs go on that 'torpor suspend --vcpus' stopped", torpor_resume_vm,
+		      torpor_resume_vcpus);
 }
 
 struct err *cmd_stop(struct args *a, int *ret_status)
@@ -77,7 +76,7 @@ struct err *cmd_stop(struct args *a, int *ret_status)
 	}
 	SCOPE(client_closep) struct client *c = NULL;
 	TRY(open_named(a, &c));
-	TRY(client_command(c, "Exit"));
+	TRY(client_result(c, torpor_exit(client_lib(c))));
 	TRY(client_wait_gone(c, STOP_TIMEOUT_MS));
 	return tell_state(a, "stopped");
 }

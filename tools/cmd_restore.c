@@ -19,6 +19,8 @@ struct restore {
 	const char *ref;
 	const char *name;
 	const char *clock;
+	const char *mode;
+	const char *disk_changed;
 };
 
 /* A name that holds somebody else's snapshots is not taken silently. */
@@ -70,7 +72,7 @@ static UNUSED void vmm_donep(struct vmm *v)
 
 struct err *cmd_restore(struct args *a, int *ret_status)
 {
-	struct restore r = { .clock = "continue" };
+	struct restore r = { .clock = "continue", .mode = "lazy", .disk_changed = "refuse" };
 	SCOPE(vmm_donep) struct vmm v;
 	vmm_init(&v);
 	const struct opt opts[] = {
@@ -79,6 +81,16 @@ struct err *cmd_restore(struct args *a, int *ret_status)
 		{ "clock", "continue|jump", OPT_CHOICE, &r.clock,
 		  "the guest's wall time goes on where it stopped (the default), or\n"
 		  "is the host's" },
+		{ "mode", "lazy|eager", OPT_CHOICE, &r.mode,
+		  "lazy (the default): the guest runs at once and its memory is read when\n"
+		  "it is touched, the rest in the background; eager: all is read and\n"
+		  "checked before" },
+		{ "no-fill", NULL, OPT_FLAG, &v.no_fill,
+		  "with lazy: read only what is touched; for clones that do little" },
+		{ "disk-map", "ID=PATH", OPT_LIST, &v.disk_map,
+		  "where a disk is now; may be given several times" },
+		{ "disk-changed", "refuse|accept", OPT_CHOICE, &r.disk_changed,
+		  "what to do with a disk that is not as it was at the snapshot" },
 		VMM_OPTS(&v),
 	};
 	TRY(opts_parse(a, about, opts, ARRAY_LEN(opts), 1, 1));
@@ -90,6 +102,8 @@ struct err *cmd_restore(struct args *a, int *ret_status)
 		TRY(config_check_name(r.name));
 	}
 	v.json = a->json;
+	v.accept_disks = strcmp(r.disk_changed, "accept") == 0;
+	v.lazy = strcmp(r.mode, "lazy") == 0;
 	v.clock = strcmp(r.clock, "jump") == 0 ? CLOCK_JUMP : CLOCK_CONTINUE;
 	TRY(opts_store_dir(a, v.store_dir, sizeof(v.store_dir)));
 	v.prepare = prepare;

@@ -16,12 +16,12 @@
 
 static const char about[] =
 	"Removes snapshots and frees what only they used. Other snapshots of the VM are whole by\n"
-	"themselves and stay. If any REF does not exist nothing is removed.";
+	"themselves and stay. If any REF does not exist, or is pinned, nothing is removed.";
 
 struct doomed {
 	struct store_vm vm;
 	uint64_t id;
-	char ref[128];
+	char ref[STORECMD_REF_BYTES];
 	bool done;
 };
 
@@ -44,7 +44,8 @@ static bool same_family(const struct store_vm *a, const struct store_vm *b)
 }
 
 /* Removes all of the family of d[first]. */
-static struct err *remove_family(struct store *s, struct doomed *d, size_t n, size_t first)
+static struct err *remove_family(struct store *s, struct doomed *d, size_t n, size_t first,
+				 bool force)
 {
 	SCOPE(freep) uint64_t *ids = calloc(n, sizeof(*ids));
 	ENSURE(ids != NULL, ERR_SYS, "out of memory");
@@ -64,7 +65,9 @@ static struct err *remove_family(struct store *s, struct doomed *d, size_t n, si
 	}
 	SCOPE(family_closep) struct family *f = NULL;
 	TRY(family_open(s, d[first].vm.family, false, &f));
-	return family_remove(f, ids, nids);
+	TRY(force ? family_remove(f, ids, nids) : family_remove_unpinned(f, ids, nids));
+	uint64_t unused;
+	return family_punch(f, false, &unused);
 }
 
 /* Has a living VM of this store the family? Who cannot be asked counts as having it. */
@@ -134,7 +137,11 @@ static struct err *tell(struct args *a, const struct doomed *d, size_t n)
 struct err *cmd_rm(struct args *a, int *ret_status)
 {
 	(void)ret_status;
-	TRY(opts_parse(a, about, NULL, 0, 1, -1));
+	bool force = false;
+	const struct opt opts[] = {
+		{ "force", NULL, OPT_FLAG, &force, "remove pinned ones, too" },
+	};
+	TRY(opts_parse(a, about, opts, ARRAY_LEN(opts), 1, -1));
 	if (a->help) {
 		return NULL;
 	}
@@ -146,7 +153,7 @@ struct err *cmd_rm(struct args *a, int *ret_status)
 	TRY(resolve_all(s, a, d));
 	for (size_t i = 0; i < n; i++) {
 		if (!d[i].done) {
-			TRY(err_wrap(remove_family(s, d, n, i), "removing '%s'", d[i].ref));
+			TRY(err_wrap(remove_family(s, d, n, i, force), "removing '%s'", d[i].ref));
 		}
 	}
 	TRY(tidy(s, d, n));

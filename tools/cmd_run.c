@@ -10,6 +10,7 @@
 #include "core/kvm_vm.h"
 #include "core/rundir.h"
 #include "tools/cmd.h"
+#include "tools/disks.h"
 #include "tools/storecmd.h"
 #include "tools/vmm.h"
 
@@ -17,7 +18,8 @@ static const char about[] =
 	"Boots a VM. The kernel is a bzImage, an ELF vmlinux, an ELF with a PVH note or a "
 	"multiboot\n"
 	"ELF. In the foreground the exit status tells how the VM ended: 0 guest powered off or\n"
-	"stopped, 32 reset with --no-reboot, 33 crash, 34 guest panic, 36 watchdog, 1 error.";
+	"stopped, 32 reset with --no-reboot, 33 crash, 34 guest panic, 36 watchdog, 64 to 95 by\n"
+	"the guest through --exit-device, 1 error.";
 
 struct run {
 	const char *name;
@@ -28,7 +30,12 @@ struct run {
 	unsigned cpus;
 	uint64_t mem;
 	bool no_reboot;
+	bool battery;
+	bool gpe_methods;
+	bool exit_device;
 	bool replace;
+	bool rng;
+	struct opt_list disks;
 };
 
 /* Regular files and block devices only: the size must be known. */
@@ -64,6 +71,16 @@ static struct err *fill_config(const struct run *r, struct config *c)
 	ENSURE(c->cmdline != NULL && c->kernel_name != NULL, ERR_SYS, "out of memory");
 	c->has_initrd = r->initrd != NULL;
 	c->no_reboot = r->no_reboot;
+	c->vmgenid = true;
+	c->battery = r->battery;
+	c->gpe_methods = r->gpe_methods;
+	c->exit_device = r->exit_device;
+	if (r->rng) {
+		TRY(config_dev_add(&c->devs, &(struct config_dev){ .kind = CONFIG_RNG }, NULL));
+	}
+	for (unsigned i = 0; i < r->disks.n; i++) {
+		TRY(disks_add(r->disks.v[i], &c->devs));
+	}
 	return config_check(c);
 }
 
@@ -143,9 +160,21 @@ struct err *cmd_run(struct args *a, int *ret_status)
 		{ "cpus", "N", OPT_UINT, &r.cpus, "virtual CPUs, 1 to 64; default 1" },
 		{ "mem", "SIZE", OPT_SIZE, &r.mem, "memory, at least 16M; default 512M" },
 		{ "cpu", "MODEL", OPT_TEXT, &r.cpu, "host (the default), x86-64-v2 or x86-64-v3" },
+		{ "disk", "PATH[,ro]...", OPT_LIST, &r.disks,
+		  "a virtio disk over a file or block device; may be given several times:\n"
+		  "ro, capture=off (writable; snapshots do not hold it), id=NAME,\n"
+		  "queues=N, slot=N; a comma in PATH is doubled" },
+		{ "rng", NULL, OPT_FLAG, &r.rng, "a virtio entropy device" },
 		VMM_OPTS(&v),
 		{ "no-reboot", NULL, OPT_FLAG, &r.no_reboot,
 		  "a reset by the guest ends the VM with status 32" },
+		{ "battery", NULL, OPT_FLAG, &r.battery, "a battery and an AC adapter" },
+		{ "gpe-methods", NULL, OPT_FLAG, &r.gpe_methods,
+		  "ACPI methods for all general-purpose events, so that the guest\n"
+		  "enables and counts them" },
+		{ "exit-device", NULL, OPT_FLAG, &r.exit_device,
+		  "let the guest end the VM with status 64 + N by writing N (0 to 31)\n"
+		  "to port 0x501; for tests" },
 		{ "replace", NULL, OPT_FLAG, &r.replace,
 		  "take the name from another VM in the store, whose snapshots stay\n"
 		  "under its uuid" },

@@ -14,7 +14,7 @@ static const char about[] = "Lists the snapshots in the store, or those of one V
 
 static void add_row(struct table *t, const struct store_vm *vm, const struct snap_info *snap)
 {
-	char ref[128];
+	char ref[STORECMD_REF_BYTES];
 	char when[24];
 	char memory[16];
 	char stored[16];
@@ -25,6 +25,7 @@ static void add_row(struct table *t, const struct store_vm *vm, const struct sna
 	table_cell(t, "%s", out_time(snap->frozen_at_ns, when));
 	table_cell(t, "%s", out_size(storecmd_memory(snap), memory));
 	table_cell(t, "%s", out_size(snap->bytes_stored, stored));
+	table_cell(t, "%s", snap->pinned ? "pinned" : "-");
 }
 
 /* Adds the snapshots of one VM to the table or the array, whichever is there. */
@@ -81,8 +82,9 @@ struct err *cmd_snaps(struct args *a, int *ret_status)
 	}
 	SCOPE(store_closep) struct store *s = NULL;
 	TRY(storecmd_open(a, STORE_READ, &s));
-	SCOPE(table_freep) struct table *t = table_new(6);
-	static const char *const head[] = { "REF", "NUMBER", "TAG", "WHEN", "MEMORY", "STORED" };
+	SCOPE(table_freep) struct table *t = table_new(7);
+	static const char *const head[] = { "REF",    "NUMBER", "TAG", "WHEN",
+					    "MEMORY", "STORED", "KEEP" };
 	for (size_t i = 0; i < ARRAY_LEN(head); i++) {
 		table_cell(t, "%s", head[i]);
 	}

@@ -1,5 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* `torpor snapshot take`: asks a living VM to save itself, and shows how far it is. */
+/*
+ * `torpor snapshot take`: asks a living VM to save itself, and shows how far it is. `torpor
+ * snapshot cancel`: asks it to leave that. One thread.
+ */
+#include <ctype.h>
 #include <limits.h>
 #include <stdio.h>
 #include <string.h>
@@ -10,27 +14,33 @@
 #include "tools/out.h"
 
 static const char about[] =
-	"Saves a living VM into its store. A running VM goes on as soon as its memory has been "
-	"read;\n"
-	"a suspended one stays suspended. The command returns when the snapshot is durable.";
+	"Saves a living VM into its store. A running VM is copied while it runs and stands still "
+	"for a\n"
+	"moment at the end; a suspended one stays suspended. After the first snapshot only what "
+	"changed\n"
+	"is read and stored. The command returns when the snapshot is durable.";
+static const char about_cancel[] =
+	"Gives up the snapshot of a VM that is being taken. The VM goes on, and nothing is listed. "
+	"What has\n"
+	"changed since its last snapshot stays known.";
 
-enum { POLL_MS = 200 };
+enum { POLL_MS = 200, CANCEL_MS = 10000 };
 
 /*
  * Waits for the take's answer; meanwhile a second connection asks how far it is, because answers on
  * one connection come in the order of completion.
  */
-static struct err *wait_for_take(struct client *take)
+static struct err *wait_for_take(struct client *take, json_t **ret_answer)
 {
 	bool ready = false;
 	if (isatty(STDERR_FILENO) != 1) {
-		return client_wait(take, -1, &ready);
+		return client_receive(take, -1, &ready, ret_answer);
 	}
 	SCOPE(progress_freep) struct progress *progress = progress_new();
 	SCOPE(client_closep) struct client *ask = NULL;
 	TRY(client_connect(client_vm(take), &ask));
 	for (;;) {
-		TRY(client_wait(take, POLL_MS, &ready));
+		TRY(client_receive(take, POLL_MS, &ready, ret_answer));
 		if (ready) {
 			return NULL;
 		}
@@ -54,40 +64,92 @@ static void print_result(const json_t *j)
 {
 	char stored[16];
 	const json_t *ref = json_object_get(j, "ref");
-	printf("%s: %s stored (%llu pages), guest paused %.1f ms, done after %.2f s\n",
+	printf("%s: %s stored (%llu pages), guest paused %.2f ms, done after %.2f s\n",
 	       json_is_string(ref) ? json_string_value(ref) : "?",
 	       out_size(number(j, "bytes_stored"), stored),
 	       (unsigned long long)number(j, "pages_stored"), (double)number(j, "pause_us") / 1e3,
 	       (double)number(j, "elapsed_us") / 1e6);
+	const json_t *missed = json_object_get(j, "pause_bound_missed");
+	if (json_is_string(missed)) {
+		printf("the pause is above its bound: %s\n", json_string_value(missed));
+	}
 }
 
-struct err *cmd_take(struct args *a, int *ret_status)
+/* "10ms", "500us", "2s": microseconds. */
+static struct err *parse_pause(const char *text, uint64_t *ret_us)
+{
+	static const struct {
+		const char *unit;
+		uint64_t us;
+	} units[] = { { "us", 1 }, { "ms", 1000 }, { "s", 1000000 } };
+	char *end = NULL;
+	unsigned long n = isdigit((unsigned char)text[0]) ? strtoul(text, &end, 10) : 0;
+	for (size_t i = 0; end != NULL && i < ARRAY_LEN(units); i++) {
+		if (strcmp(end, units[i].unit) == 0 && n >= 1 && n <= 60000000 / units[i].us) {
+			*ret_us = n * units[i].us;
+			return NULL;
+		}
+	}
+	return ERR(ERR_USAGE, "--max-pause %s: give a time from 1us to 60s, like 10ms", text);
+}
+
+struct err *cmd_take_cancel(struct args *a, int *ret_status)
 {
 	(void)ret_status;
-	const char *tag = NULL;
-	const struct opt opts[] = {
-		{ "tag", "TAG", OPT_TEXT, &tag,
-		  "a name for the snapshot, for use as NAME@TAG; not all digits" },
-	};
-	TRY(opts_parse(a, about, opts, ARRAY_LEN(opts), 1, 1));
+	TRY(opts_parse(a, about_cancel, NULL, 0, 1, 1));
 	if (a->help) {
 		return NULL;
 	}
 	TRY(config_check_name(a->pos[0]));
-	if (tag != NULL) {
-		TRY(config_check_tag(tag));
-	}
 	char store[PATH_MAX];
 	if (a->store != NULL) {
 		TRY(opts_store_dir(a, store, sizeof(store)));
 	}
 	SCOPE(client_closep) struct client *c = NULL;
 	TRY(client_open(a->pos[0], a->store != NULL ? store : NULL, &c));
-	TRY(client_send(c, json_pack("{s:{s:i,s:{s:{s:s}}}}", "Torpor", "v", 1, "cmd", "Take",
-				     "tag", tag != NULL ? tag : "")));
-	TRY(wait_for_take(c));
+	TRY(client_send(c, json_pack("{s:{s:i,s:s}}", "Torpor", "v", 1, "cmd", "TakeCancel")));
+	SCOPE(json_put) json_t *unused = NULL;
+	bool ready = false;
+	TRY(client_receive(c, CANCEL_MS, &ready, &unused));
+	ENSURE(ready, ERR_PEER, "VM '%s' does not answer", a->pos[0]);
+	if (a->json) {
+		return out_json(json_pack("{s:s}", "cancelled", a->pos[0]));
+	}
+	return NULL;
+}
+
+struct err *cmd_take(struct args *a, int *ret_status)
+{
+	(void)ret_status;
+	const char *tag = NULL;
+	const char *max_pause = "10ms";
+	uint64_t max_us = 0;
+	const struct opt opts[] = {
+		{ "tag", "TAG", OPT_TEXT, &tag,
+		  "a name for the snapshot, for use as NAME@TAG; not all digits" },
+		{ "max-pause", "TIME", OPT_TEXT, &max_pause,
+		  "how long a running VM may stand still (default 10ms); if it cannot be kept, "
+		  "the result says why" },
+	};
+	TRY(opts_parse(a, about, opts, ARRAY_LEN(opts), 1, 1));
+	if (a->help) {
+		return NULL;
+	}
+	if (tag != NULL) {
+		TRY(config_check_tag(tag));
+	}
+	TRY(parse_pause(max_pause, &max_us));
+	char store[PATH_MAX];
+	if (a->store != NULL) {
+		TRY(opts_store_dir(a, store, sizeof(store)));
+	}
+	SCOPE(client_closep) struct client *c = NULL;
+	TRY(client_open(a->pos[0], a->store != NULL ? store : NULL, &c));
+	TRY(client_send(c, json_pack("{s:{s:i,s:{s:{s:s,s:I}}}}", "Torpor", "v", 1, "cmd", "Take",
+				     "tag", tag != NULL ? tag : "", "max_pause_us",
+				     (json_int_t)max_us)));
 	SCOPE(json_put) json_t *answer = NULL;
-	TRY(client_receive(c, &answer));
+	TRY(wait_for_take(c, &answer));
 	json_t *result = json_object_get(json_object_get(answer, "Torpor"), "Take");
 	ENSURE(json_is_object(result), ERR_PEER, "VM '%s' gave an unexpected answer", a->pos[0]);
 	if (a->json) {

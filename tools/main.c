@@ -14,12 +14,26 @@
 
 static const struct verb verbs[] = {
 	{ "run", "--name NAME --kernel FILE [options]", "boot a VM", cmd_run },
-	{ "snapshot take", "NAME [--tag TAG]", "save a living VM into the store", cmd_take },
+	{ "snapshot take", "NAME [--tag TAG] [--max-pause TIME]", "save a living VM into the store",
+	  cmd_take },
+	{ "snapshot cancel", "NAME", "give up the snapshot that is being taken", cmd_take_cancel },
 	{ "snapshot list", "[NAME]", "list snapshots", cmd_snaps },
 	{ "snapshot show", "REF", "print what a snapshot holds", cmd_show },
 	{ "snapshot verify", "REF | --all", "check every byte of a snapshot", cmd_verify },
 	{ "snapshot rm", "REF...", "remove snapshots", cmd_rm },
+	{ "snapshot tag", "REF TAG | REF --none", "name a snapshot", cmd_tag },
+	{ "snapshot pin", "REF...", "keep snapshots from being removed", cmd_pin },
+	{ "snapshot unpin", "REF...", "let them be removed again", cmd_unpin },
+	{ "snapshot prune", "NAME --keep-last N [options]", "remove what no rule keeps",
+	  cmd_prune },
+	{ "snapshot diff", "A B", "say what differs between two snapshots", cmd_diff },
+	{ "snapshot map", "REF [--png FILE]", "count and draw memory by class", cmd_map },
+	{ "snapshot export", "REF FILE|-", "write a snapshot to a file or a pipe", cmd_export },
+	{ "snapshot import", "FILE|-", "read one into the store", cmd_import },
 	{ "restore", "REF [options]", "bring a snapshot to life", cmd_restore },
+	{ "store stat", "[NAME...]", "say where the store's bytes are", cmd_store_stat },
+	{ "store gc", "[NAME...]", "free what nothing uses", cmd_store_gc },
+	{ "store compact", "[NAME...]", "make the store as small as it can be", cmd_store_compact },
 	{ "store verify", "", "check every byte of the store", cmd_store_verify },
 	{ "store recover", "--to NEWDIR", "save what is sound of a damaged store",
 	  cmd_store_recover },
@@ -30,6 +44,42 @@ static const struct verb verbs[] = {
 	{ "doctor", "", "say what this host can and cannot do", cmd_doctor },
 };
 
+/* The verbs above, then those on living VMs (cmd_live.c). NULL behind the last. */
+static const struct verb *verb_at(size_t i)
+{
+	return i < ARRAY_LEN(verbs) ? &verbs[i] : live_verb(i - ARRAY_LEN(verbs));
+}
+
+/* Is `word` the first of several words of v? */
+static bool in_group(const struct verb *v, const char *word)
+{
+	size_t len = strlen(word);
+	return strncmp(v->name, word, len) == 0 && v->name[len] == ' ';
+}
+
+static bool is_group(const char *word)
+{
+	for (size_t i = 0; verb_at(i) != NULL; i++) {
+		if (in_group(verb_at(i), word)) {
+			return true;
+		}
+	}
+	return false;
+}
+
+/* "take, list or rm": what may stand behind the first word. */
+static void group_words(const char *word, char *ret, size_t len)
+{
+	size_t n = 0;
+	ret[0] = 0;
+	for (size_t i = 0; verb_at(i) != NULL; i++) {
+		if (in_group(verb_at(i), word) && n < len) {
+			n += (size_t)snprintf(ret + n, len - n, "%s%s", n > 0 ? ", " : "",
+					      verb_at(i)->name + strlen(word) + 1);
+		}
+	}
+}
+
 static void print_usage(const char *group)
 {
 	printf("usage: torpor VERB [arguments]\n\n");
@@ -38,9 +88,9 @@ static void print_usage(const char *group)
 		       "back.\n\n");
 	}
 	printf("Verbs:\n");
-	for (size_t i = 0; i < ARRAY_LEN(verbs); i++) {
-		if (group == NULL || strncmp(verbs[i].name, group, strlen(group)) == 0) {
-			printf("  %-16s  %s\n", verbs[i].name, verbs[i].summary);
+	for (size_t i = 0; verb_at(i) != NULL; i++) {
+		if (group == NULL || in_group(verb_at(i), group)) {
+			printf("  %-16s  %s\n", verb_at(i)->name, verb_at(i)->summary);
 		}
 	}
 	printf("\n'torpor VERB --help' tells the options of a verb. --store DIR and --json go with "
@@ -90,10 +140,10 @@ static int fail(struct err *e, bool json)
 
 static struct err *find_verb(int argc, char **argv, const struct verb **ret, int *ret_words)
 {
-	for (size_t i = 0; i < ARRAY_LEN(verbs); i++) {
-		int words = match(&verbs[i], argc, argv);
+	for (size_t i = 0; verb_at(i) != NULL; i++) {
+		int words = match(verb_at(i), argc, argv);
 		if (words > 0) {
-			*ret = &verbs[i];
+			*ret = verb_at(i);
 			*ret_words = words;
 			return NULL;
 		}
@@ -101,15 +151,12 @@ static struct err *find_verb(int argc, char **argv, const struct verb **ret, int
 	if (argc == 0) {
 		return ERR(ERR_USAGE, "a verb is missing: see 'torpor --help'");
 	}
-	if (strcmp(argv[0], "snapshot") == 0) {
-		ENSURE(argc > 1, ERR_USAGE,
-		       "'snapshot' needs one of take, list, show, verify, rm behind it");
-		return ERR(ERR_USAGE,
-			   "unknown verb 'snapshot %.40s': use take, list, show, verify or rm",
-			   argv[1]);
-	}
-	if (strcmp(argv[0], "store") == 0) {
-		return ERR(ERR_USAGE, "'store' needs one of verify, recover behind it");
+	if (is_group(argv[0])) {
+		char words[200];
+		group_words(argv[0], words, sizeof(words));
+		ENSURE(argc > 1, ERR_USAGE, "'%.40s' needs one of %s behind it", argv[0], words);
+		return ERR(ERR_USAGE, "unknown verb '%.40s %.40s': use one of %s", argv[0], argv[1],
+			   words);
 	}
 	if (argv[0][0] == '-') {
 		return ERR(ERR_USAGE,
@@ -135,6 +182,7 @@ int main(int argc, char **argv)
 {
 	fill_std_fds();
 	signal(SIGPIPE, SIG_IGN);
+	signal(SIGXFSZ, SIG_IGN); /* the write fails, and is reported */
 	if (getenv("TORPOR_DEBUG") != NULL) {
 		log_set_level(LOG_DEBUG);
 	}
@@ -149,7 +197,7 @@ int main(int argc, char **argv)
 		printf("torpor %s\n", TORPOR_VERSION);
 		return out_flush();
 	}
-	if (argc == 2 && (strcmp(argv[0], "snapshot") == 0 || strcmp(argv[0], "store") == 0) &&
+	if (argc == 2 && is_group(argv[0]) &&
 	    (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0)) {
 		print_usage(argv[0]);
 		return out_flush();

@@ -81,6 +81,13 @@ static struct err *set_opt(const struct opt *o, const char *value)
 		return parse_uint(o->name, value, o->to);
 	case OPT_SIZE:
 		return err_wrap(config_parse_size(value, o->to), "--%s", o->name);
+	case OPT_LIST: {
+		struct opt_list *l = o->to;
+		ENSURE(l->n < OPT_LIST_MAX, ERR_USAGE, "--%s: given more than %d times", o->name,
+		       OPT_LIST_MAX);
+		l->v[l->n++] = value;
+		return NULL;
+	}
 	case OPT_CHOICE:
 		ENSURE(is_choice(o->arg, value), ERR_USAGE, "--%s: '%.40s' is not one of %s",
 		       o->name, value, o->arg);

@@ -40,6 +40,13 @@ enum opt_kind {
 	OPT_UINT,   /* unsigned *to */
 	OPT_SIZE,   /* uint64_t *to, bytes */
 	OPT_CHOICE, /* const char **to, one of the words in `arg` split at '|' */
+	OPT_LIST,   /* struct opt_list *to; may be given several times */
+};
+
+enum { OPT_LIST_MAX = 32 };
+struct opt_list {
+	unsigned n;
+	const char *v[OPT_LIST_MAX]; /* point into argv */
 };
 
 struct opt {

@@ -68,7 +68,7 @@ uint64_t storecmd_memory(const struct snap_info *snap)
 
 json_t *storecmd_json(const struct store_vm *vm, const struct snap_info *snap)
 {
-	char ref[128];
+	char ref[STORECMD_REF_BYTES];
 	char uuid[37];
 	char family[37];
 	char root[65];
@@ -76,12 +76,13 @@ json_t *storecmd_json(const struct store_vm *vm, const struct snap_info *snap)
 	uuid_text(vm->uuid, uuid);
 	uuid_text(vm->family, family);
 	sha256_hex(&snap->root, root);
-	return json_pack(
-		"{s:s,s:s,s:s,s:s,s:b,s:I,s:s,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:s}", "ref", ref, "name",
-		vm->name, "uuid", uuid, "family", family, "holds_name", (int)vm->holds_name,
-		"number", (json_int_t)snap->number, "tag", snap->tag, "id", (json_int_t)snap->id,
-		"parent", (json_int_t)snap->parent, "created_ns", (json_int_t)snap->created_ns,
-		"frozen_at_ns", (json_int_t)snap->frozen_at_ns, "memory_bytes",
-		(json_int_t)storecmd_memory(snap), "pages_stored", (json_int_t)snap->pages_stored,
-		"bytes_stored", (json_int_t)snap->bytes_stored, "root", root);
+	return json_pack("{s:s,s:s,s:s,s:s,s:b,s:I,s:s,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:b,s:s}", "ref",
+			 ref, "name", vm->name, "uuid", uuid, "family", family, "holds_name",
+			 (int)vm->holds_name, "number", (json_int_t)snap->number, "tag", snap->tag,
+			 "id", (json_int_t)snap->id, "parent", (json_int_t)snap->parent,
+			 "created_ns", (json_int_t)snap->created_ns, "frozen_at_ns",
+			 (json_int_t)snap->frozen_at_ns, "memory_bytes",
+			 (json_int_t)storecmd_memory(snap), "pages_stored",
+			 (json_int_t)snap->pages_stored, "bytes_stored",
+			 (json_int_t)snap->bytes_stored, "pinned", (int)snap->pinned, "root", root);
 }

@@ -5,6 +5,7 @@
 
 #include <jansson.h>
 
+#include "core/base/limits.h"
 #include "store/store.h"
 #include "tools/opts.h"
 
@@ -15,6 +16,7 @@ MUST_USE struct err *storecmd_open(const struct args *a, enum store_mode mode,
 MUST_USE struct err *storecmd_snaps(struct store *s, const struct store_vm *vm,
 				    struct snap_info **ret, size_t *ret_n);
 /* "NAME@TAG", "NAME@NUMBER" without a tag, "UUID@..." for a VM that lost its name. */
+enum { STORECMD_REF_BYTES = 2 * NAME_BYTES_MAX + 2 }; /* NAME@TAG, both of any length */
 void storecmd_ref(const struct store_vm *vm, const struct snap_info *snap, char *ret, size_t len);
 /* Length of the map "memory", 0 if there is none. */
 uint64_t storecmd_memory(const struct snap_info *snap);

@@ -25,11 +25,16 @@
 #include "core/ctl.h"
 #include "core/jail.h"
 #include "core/rundir.h"
+#include "core/uffd.h"
 #include "tools/console.h"
 #include "tools/detach.h"
+#include "tools/disks.h"
 #include "tools/out.h"
 
-enum { TERM_RETRY_NS = 200000000 }; /* a take by somebody else is under way: look again */
+enum {
+	TERM_RETRY_NS = 200000000, /* a take by somebody else is under way: look again */
+	SETTLE_NS = 200000000,     /* all threads have begun by then */
+};
 
 /* The living part; everything on the main loop's thread. */
 struct session_vm {
@@ -38,13 +43,16 @@ struct session_vm {
 	struct life *life;
 	struct fd signals;
 	struct loop_timer *retry;
+	struct loop_timer *settle;
 	bool terminating; /* a signal has been acted upon; the next one ends at once */
 	bool ended;
 	enum vm_end end;
 	char *report;
+	struct fd uffd; /* opened before privileges go; -1: memory is read at once */
 	char uuid[37];
 	char name[NAME_BYTES_MAX + 1];
 	char socket_path[256];
+	char readonly_path[256]; /* "": none */
 };
 
 void vmm_init(struct vmm *v)
@@ -53,6 +61,8 @@ void vmm_init(struct vmm *v)
 		.kernel = FD_NONE,
 		.initrd = FD_NONE,
 		.on_term = "stop",
+		.checkpoint_every = "off",
+		.checkpoint_keep = "10",
 		.clock = CLOCK_CONTINUE,
 	};
 }
@@ -62,6 +72,7 @@ void vmm_done(struct vmm *v)
 	fd_close(&v->kernel);
 	fd_close(&v->initrd);
 	config_done(&v->config);
+	host_ends_done(&v->ends);
 	snap_image_free(v->image);
 	v->image = NULL;
 	store_close(v->store);
@@ -92,7 +103,7 @@ static void term_take(struct session_vm *s)
 		loop_timer_set(s->retry, clock_mono_ns() + TERM_RETRY_NS);
 		return;
 	}
-	struct err *e = life_take(s->life, NULL, term_take_done, s);
+	struct err *e = life_take(s->life, NULL, 0, term_take_done, s);
 	if (e != NULL) {
 		term_take_done(s, e, NULL);
 	}
@@ -104,6 +115,13 @@ static void on_retry(void *arg)
 	if (!s->ended) {
 		term_take(s);
 	}
+}
+
+/* What the threads' filters and the loading took goes back to the host: 2 MiB. */
+static void on_settled(void *arg)
+{
+	(void)arg;
+	(void)malloc_trim(0);
 }
 
 static void on_signal(void *arg, uint32_t events)
@@ -169,9 +187,11 @@ static const char *end_name(enum vm_end end)
 	case VM_END_STOPPED:
 		return "stopped";
 	case VM_END_ERROR:
+		return "error";
+	case VM_END_EXIT:
 		break;
 	}
-	return "error";
+	return "exit"; /* VM_END_EXIT and the 31 behind it */
 }
 
 static struct err *tell_end(const struct session_vm *s, int *ret_status)
@@ -208,7 +228,7 @@ static struct err *enter_jail(const struct session_vm *s, const char *run_dir)
 
 /* Claims the name and the control socket; the caller owns both until the end. */
 static struct err *claim(struct session_vm *s, const char *run_dir, struct fd *ret_lock,
-			 struct fd *ret_listen)
+			 struct fd *ret_listen, struct fd *ret_monitors)
 {
 	char path[4096];
 	if (s->v->socket_abs[0] != 0) {
@@ -217,7 +237,13 @@ static struct err *claim(struct session_vm *s, const char *run_dir, struct fd *r
 		snprintf(path, sizeof(path), "%s/%s.sock", run_dir, s->name);
 	}
 	TRY(rundir_claim(s->name, s->v->store_dir, path, ret_lock));
-	return rundir_listen(s->name, path, ret_listen, s->socket_path, sizeof(s->socket_path));
+	TRY(rundir_listen(s->name, path, ret_listen, s->socket_path, sizeof(s->socket_path)));
+	if (s->v->readonly_abs[0] == 0) {
+		return NULL;
+	}
+	return err_wrap(rundir_listen(s->name, s->v->readonly_abs, ret_monitors, s->readonly_path,
+				      sizeof(s->readonly_path)),
+			"--socket-readonly");
 }
 
 /* Builds or loads the VM; its parts move from v into it. */
@@ -232,11 +258,15 @@ static struct err *build(struct session_vm *s, const struct console *con, struct
 		.initrd_fd = fd_move(&v->initrd).n,
 		.image = MOVE(v->image),
 		.store = MOVE(v->store),
+		.uffd = fd_move(&s->uffd).n,
+		.no_fill = v->no_fill,
 		.clock = v->clock,
 		.serial_in = con->in,
 		.serial_out = con->out,
 		.serial_listen = con->listen.n,
+		.ends = &v->ends,
 		.start_paused = v->paused,
+		.checkpoint = v->checkpoint,
 		.progress = { .fn = progress_show, .arg = progress },
 	};
 	return life_new(s->loop, &opts, ret_life);
@@ -251,7 +281,7 @@ static char *started_text(const struct session_vm *s)
 	return text;
 }
 
-static struct err *serve(struct session_vm *s, struct fd *listen, struct console *con,
+static struct err *serve(struct session_vm *s, struct fd listen[2], struct console *con,
 			 struct fd *tell)
 {
 	SCOPE(life_freep) struct life *life = NULL;
@@ -259,14 +289,16 @@ static struct err *serve(struct session_vm *s, struct fd *listen, struct console
 	s->life = life;
 	life_on_end(life, on_end, s);
 	SCOPE(ctl_freep) struct ctl *ctl = NULL;
-	TRY(ctl_new(s->loop, fd_move(listen).n, life, &ctl));
+	TRY(ctl_new(s->loop, fd_move(&listen[0]).n, fd_move(&listen[1]).n, life, &ctl));
 	/* Until here a signal ended the process as usual: nothing of the guest's was lost yet. */
 	TRY(open_signals(&s->signals));
 	struct loop_fd *watch = NULL;
 	TRY(loop_fd_add(s->loop, s->signals.n, EPOLLIN, on_signal, s, &watch));
 	TRY(loop_timer_add(s->loop, on_retry, s, &s->retry));
+	TRY(loop_timer_add(s->loop, on_settled, s, &s->settle));
 	TRY(console_raw(con));
 	TRY(life_start(life));
+	loop_timer_set(s->settle, clock_mono_ns() + SETTLE_NS);
 	SCOPE(freep) char *text = started_text(s);
 	detach_tell_ok(tell, text != NULL ? text : "{}");
 	if (con->raw) {
@@ -275,17 +307,34 @@ static struct err *serve(struct session_vm *s, struct fd *listen, struct console
 	}
 	TRY(loop_run(s->loop));
 	loop_timer_del(s->retry);
+	loop_timer_del(s->settle);
 	loop_fd_del(watch);
 	return NULL;
 }
 
-/* From the claim to the end. run_dir is the run folder. */
-static struct err *run_claimed(struct session_vm *s, const char *run_dir, struct fd *listen,
+/* Before the jail closes. Without permission the restore is an eager one, and says so. */
+static struct err *open_uffd(struct session_vm *s)
+{
+	struct err *e = uffd_open(&s->uffd);
+	if (e != NULL && err_class(e) == ERR_INCOMPAT) {
+		LOG_W("%s; until then all memory is read before the guest runs", err_msg(e));
+		err_free(e);
+		e = NULL;
+	}
+	return e;
+}
+
+/* From the claim to the end. run_dir is the run folder, listen the control and the monitors'
+ * socket. */
+static struct err *run_claimed(struct session_vm *s, const char *run_dir, struct fd listen[2],
 			       struct console *con, struct fd *tell)
 {
 	SCOPE(loop_freep) struct loop *loop = NULL;
 	TRY(loop_new(&loop));
 	s->loop = loop;
+	if (s->v->lazy) {
+		TRY(open_uffd(s));
+	}
 	TRY(enter_jail(s, run_dir));
 	return serve(s, listen, con, tell);
 }
@@ -300,27 +349,38 @@ static void drop_empty_log(const char *path)
 	}
 }
 
+static UNUSED void fds_close(struct fd (*fds)[2])
+{
+	fd_close(&(*fds)[0]);
+	fd_close(&(*fds)[1]);
+}
+
 static struct err *run_vm(struct vmm *v, struct console *con, struct fd *tell, int *ret_status)
 {
 	TRY(v->prepare(v, v->arg));
 	TRY(config_check(&v->config));
-	struct session_vm s = { .v = v, .signals = FD_NONE };
+	TRY(disks_open(&v->config.devs, &v->disk_map, v->accept_disks, &v->ends));
+	struct session_vm s = { .v = v, .signals = FD_NONE, .uffd = FD_NONE };
 	snprintf(s.name, sizeof(s.name), "%s", v->config.name);
 	uuid_text(v->config.uuid, s.uuid);
 	char run_dir[4096 - NAME_BYTES_MAX - 8];
 	TRY(rundir_path(run_dir, sizeof(run_dir)));
 	SCOPE(fd_close) struct fd lock = FD_NONE;
-	SCOPE(fd_close) struct fd listen = FD_NONE;
-	TRY(claim(&s, run_dir, &lock, &listen));
+	SCOPE(fds_close) struct fd listen[2] = { FD_NONE, FD_NONE };
+	TRY(claim(&s, run_dir, &lock, &listen[0], &listen[1]));
 	char log_path[4096];
 	snprintf(log_path, sizeof(log_path), "%s/%s.log", run_dir, s.name);
 	struct err *e = v->detach ? detach_log_to(log_path) : NULL;
 	if (e == NULL) {
-		e = run_claimed(&s, run_dir, &listen, con, tell);
+		e = run_claimed(&s, run_dir, listen, con, tell);
 	}
 	console_done(con);
 	rundir_unlink(s.name, s.socket_path);
+	if (s.readonly_path[0] != 0) {
+		(void)unlink(s.readonly_path);
+	}
 	fd_close(&s.signals);
+	fd_close(&s.uffd); /* not used: the start failed before */
 	if (e == NULL) {
 		e = tell_end(&s, ret_status);
 	}
@@ -376,6 +436,10 @@ struct err *vmm_run(struct vmm *v, int *ret_status)
 	if (where == NULL) {
 		where = v->detach ? "null" : "stdio";
 	}
+	TRY(err_wrap(checkpoint_parse_every(v->checkpoint_every, &v->checkpoint.every_ns),
+		     "--checkpoint-every"));
+	TRY(err_wrap(checkpoint_parse_keep(v->checkpoint_keep, &v->checkpoint.keep),
+		     "--checkpoint-keep"));
 	bool stdio = strcmp(where, "stdio") == 0;
 	ENSURE(!stdio || !v->detach, ERR_USAGE,
 	       "--serial stdio does not go with --detach: use file:PATH, unix:PATH or null");
@@ -388,6 +452,11 @@ struct err *vmm_run(struct vmm *v, int *ret_status)
 		/* Before the split: the child has another working directory. */
 		TRY(err_wrap(opts_absolute(v->socket_path, v->socket_abs, sizeof(v->socket_abs)),
 			     "--socket"));
+	}
+	if (v->socket_readonly != NULL) {
+		TRY(err_wrap(
+			opts_absolute(v->socket_readonly, v->readonly_abs, sizeof(v->readonly_abs)),
+			"--socket-readonly"));
 	}
 	return v->detach ? run_detached(v, &con, ret_status)
 			 : run_vm(v, &con, &(struct fd){ -1 }, ret_status);

@@ -6,7 +6,9 @@
 #ifndef TORPOR_TOOLS_VMM_H
 #define TORPOR_TOOLS_VMM_H
 
+#include "core/checkpoint.h"
 #include "core/config.h"
+#include "core/host_end.h"
 #include "core/kvm_state.h"
 #include "snapshot/snapshot.h"
 #include "tools/opts.h"
@@ -15,19 +17,29 @@ struct vmm {
 	/* From the command line; borrowed texts, NULL: not given. */
 	const char *serial; /* file:PATH, unix:PATH, stdio, null */
 	const char *socket_path;
+	const char *socket_readonly;
 	const char *on_term; /* checkpoint, stop */
+	const char *checkpoint_every; /* "30s" */
+	const char *checkpoint_keep;  /* "10,hourly=24" */
+	struct checkpoint_policy checkpoint; /* of these, by vmm_run */
 	bool paused;
 	bool detach;
 	bool no_jail;
 	bool json;
 	char store_dir[4096]; /* absolute */
 	char socket_abs[4096]; /* set by vmm_run; "": the default */
+	char readonly_abs[4096]; /* set by vmm_run; "": none */
 
 	/* What to run, filled in by the verb: files before vmm_run, the rest by prepare. */
 	struct fd kernel, initrd;
 	struct config config;
 	struct store *store;
 	struct snap_image *image; /* restore */
+	struct opt_list disk_map; /* restore: id=PATH */
+	bool accept_disks;        /* restore: disks that are not as the snapshot left them */
+	struct host_ends ends;    /* opened by vmm_run */
+	bool lazy;    /* restore: memory comes while the guest runs, if the host can do it */
+	bool no_fill; /* restore: and only what is touched */
 	enum clock_policy clock;
 	/* Opens the store and fills in config. Runs in the process that will be the VM. */
 	struct err *(*prepare)(struct vmm *v, void *arg);
@@ -44,10 +56,18 @@ void vmm_done(struct vmm *v);
 	  "with --detach), file:PATH (appends), unix:PATH (listens)" },                            \
 	{ "socket", "PATH", OPT_TEXT, &(v)->socket_path,                                           \
 	  "control socket; default NAME.sock in the run folder" },                                 \
+	{ "socket-readonly", "PATH", OPT_TEXT, &(v)->socket_readonly,                              \
+	  "a second socket for monitors: status and events only" },                                \
 	{ "paused", NULL, OPT_FLAG, &(v)->paused,                                                  \
 	  "do not let the guest run before 'torpor resume NAME'" },                                \
 	{ "detach", NULL, OPT_FLAG, &(v)->detach,                                                  \
 	  "return once the guest runs; the VM goes on in the background" },                        \
+	{ "checkpoint-every", "TIME", OPT_TEXT, &(v)->checkpoint_every,                            \
+	  "take a snapshot every TIME (30s, 5m, 2h, 1d) while the guest runs: no\n"                \
+	  "crash loses more; tags auto-..." },                                                     \
+	{ "checkpoint-keep", "RULES", OPT_TEXT, &(v)->checkpoint_keep,                             \
+	  "which of those stay: the newest 10 (the default), or like\n"                            \
+	  "5,hourly=24,daily=7, or all; pinned ones always do" },                                  \
 	{ "on-term", "checkpoint|stop", OPT_CHOICE, &(v)->on_term,                                 \
 	  "what SIGTERM does: take a snapshot, then end, or end at once (the\n"                    \
 	  "default)" },                                                                            \

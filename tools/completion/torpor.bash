@@ -1,6 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 # bash completion of torpor. Install as /usr/share/bash-completion/completions/torpor, or source it.
 
+# All verbs, of one or two words, as the installed binary's table has them.
+_torpor_verbs() {
+	torpor --help 2>/dev/null | sed -n 's/^  \([a-z]*\( [a-z]\+\)\?\)  .*/\1/p'
+}
+
 # Options of the verb in $1, from its own --help: they are always those of the installed binary.
 _torpor_options() {
 	# shellcheck disable=SC2086
@@ -16,26 +21,21 @@ _torpor_json() {
 
 _torpor() {
 	local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD - 1]}
-	local verb=${COMP_WORDS[1]} store=() i
+	local verb=${COMP_WORDS[1]} store=() words first=2 i
 	COMPREPLY=()
-	if [ "$verb" = snapshot ]; then
-		if [ "$COMP_CWORD" -eq 2 ]; then
-			mapfile -t COMPREPLY < <(compgen -W "take list show verify rm" -- "$cur")
-			return
-		fi
-		verb="snapshot ${COMP_WORDS[2]}"
-	fi
-	if [ "$verb" = store ]; then
-		if [ "$COMP_CWORD" -eq 2 ]; then
-			mapfile -t COMPREPLY < <(compgen -W "verify recover" -- "$cur")
-			return
-		fi
-		verb="store ${COMP_WORDS[2]}"
-	fi
 	if [ "$COMP_CWORD" -eq 1 ]; then
 		mapfile -t COMPREPLY < <(compgen -W \
-			"run snapshot restore store suspend resume stop list doctor --help --version" -- "$cur")
+			"$(_torpor_verbs | cut -d ' ' -f 1 | uniq) --help --version" -- "$cur")
 		return
+	fi
+	words=$(_torpor_verbs | sed -n "s/^$verb //p")
+	if [ -n "$words" ]; then
+		if [ "$COMP_CWORD" -eq 2 ]; then
+			mapfile -t COMPREPLY < <(compgen -W "$words" -- "$cur")
+			return
+		fi
+		verb="$verb ${COMP_WORDS[2]}"
+		first=3
 	fi
 	for ((i = 2; i < COMP_CWORD - 1; i++)); do
 		if [ "${COMP_WORDS[i]}" = --store ]; then
@@ -43,7 +43,10 @@ _torpor() {
 		fi
 	done
 	case $prev in
-	--kernel | --initrd | --socket)
+	--kernel | --initrd | --disk | --socket | --socket-readonly | --file)
+		mapfile -t COMPREPLY < <(compgen -f -- "$cur")
+		return ;;
+	--png)
 		mapfile -t COMPREPLY < <(compgen -f -- "$cur")
 		return ;;
 	--store | --to)
@@ -51,6 +54,12 @@ _torpor() {
 		return ;;
 	--clock)
 		mapfile -t COMPREPLY < <(compgen -W "continue jump" -- "$cur")
+		return ;;
+	--mode)
+		mapfile -t COMPREPLY < <(compgen -W "lazy eager" -- "$cur")
+		return ;;
+	--disk-changed)
+		mapfile -t COMPREPLY < <(compgen -W "refuse accept" -- "$cur")
 		return ;;
 	--on-term)
 		mapfile -t COMPREPLY < <(compgen -W "checkpoint stop" -- "$cur")
@@ -61,7 +70,7 @@ _torpor() {
 	--serial)
 		mapfile -t COMPREPLY < <(compgen -W "stdio null file: unix:" -- "$cur")
 		return ;;
-	--name | --tag | --cmdline | --cpus | --mem)
+	--name | --tag | --count | --timeout | --below | --keep-last | --keep-hourly | --keep-daily | --max-bytes | --cmdline | --cpus | --mem)
 		return ;;
 	esac
 	if [[ $cur == -* ]]; then
@@ -69,14 +78,22 @@ _torpor() {
 		return
 	fi
 	case $verb in
-	suspend | resume | stop | "snapshot take")
-		mapfile -t COMPREPLY < <(compgen -W "$(_torpor_json name list)" -- "$cur") ;;
-	restore | "snapshot show" | "snapshot verify" | "snapshot rm")
+	restore | "snapshot show" | "snapshot verify" | "snapshot rm" | "snapshot tag" | "snapshot pin" | \
+		"snapshot unpin" | "snapshot export" | "snapshot diff" | "snapshot map")
 		mapfile -t COMPREPLY < <(compgen -W \
 			"$(_torpor_json ref snapshot list "${store[@]}")" -- "$cur") ;;
-	"snapshot list")
+	"snapshot list" | "snapshot prune" | "store stat" | "store gc" | "store compact")
 		mapfile -t COMPREPLY < <(compgen -W \
 			"$(_torpor_json name snapshot list "${store[@]}")" -- "$cur") ;;
+	"snapshot import")
+		mapfile -t COMPREPLY < <(compgen -f -- "$cur") ;;
+	run | doctor | store* | "snapshot list") ;;
+	*) # the verbs on living VMs: NAME, then files and numbers
+		if [ "$COMP_CWORD" -eq "$first" ]; then
+			mapfile -t COMPREPLY < <(compgen -W "$(_torpor_json name list)" -- "$cur")
+		elif [[ $verb == "usb "* || $verb == "vfio "* ]]; then
+			mapfile -t COMPREPLY < <(compgen -f -- "$cur")
+		fi ;;
 	esac
 }
 

@@ -1,0 +1,542 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The verbs that send one request to a living VM. One table says how each is called, what its help
+ * tells and what it does; all of them speak to the VM through libtorpor-client. Called by main.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "core/base/io.h"
+#include "core/config.h"
+#include "tools/client.h"
+#include "tools/cmd.h"
+#include "tools/out.h"
+
+/* Options that verbs of the table may have. */
+struct live_opts {
+	bool wait;
+	bool follow;
+	const char *file;
+	unsigned count;
+	unsigned timeout_s;
+};
+
+struct live {
+	struct args *a;
+	struct client *c;
+	struct torpor_client *lib;
+	struct live_opts o;
+	char **arg; /* what follows NAME */
+	int nargs;
+};
+
+struct live_row {
+	struct verb verb;
+	const char *about;
+	int min_args; /* besides NAME */
+	int max_args;
+	const char *options; /* names of rows in option_rows */
+	struct err *(*fn)(struct live *l);
+};
+
+/* ---- arguments ---- */
+
+static struct err *get_number(const char *what, const char *text, uint64_t max, uint64_t *ret)
+{
+	char *end = NULL;
+	errno = 0;
+	unsigned long long v = strtoull(text, &end, 0);
+	ENSURE(text[0] >= '0' && text[0] <= '9' && *end == 0 && errno == 0, ERR_USAGE,
+	       "%s: '%.40s' is no number", what, text);
+	ENSURE(v <= max, ERR_USAGE, "%s: %llu is more than %llu", what, v, (unsigned long long)max);
+	*ret = v;
+	return NULL;
+}
+
+/* "N", "Nus", "Nms" or "Ns" into microseconds. */
+static struct err *get_time_us(const char *text, uint64_t *ret)
+{
+	char *end = NULL;
+	errno = 0;
+	unsigned long long v = strtoull(text, &end, 10);
+	uint64_t unit = strcmp(end, "s") == 0 ? 1000000 : strcmp(end, "ms") == 0 ? 1000 : 1;
+	ENSURE(text[0] >= '0' && text[0] <= '9' && errno == 0 &&
+		       (unit != 1 || *end == 0 || strcmp(end, "us") == 0) && v <= UINT32_MAX / unit,
+	       ERR_USAGE, "TIME: '%.40s' is no time: write 500us, 20ms or 1s", text);
+	*ret = v * unit;
+	return NULL;
+}
+
+/* With --json every verb prints one document; without, those that have something to tell a line. */
+static struct err *done(const struct live *l, json_t *doc)
+{
+	if (!l->a->json) {
+		json_decref(doc);
+		return NULL;
+	}
+	json_t *all = json_pack("{s:s}", "name", client_vm(l->c)->name);
+	json_object_update(all, doc);
+	json_decref(doc);
+	return out_json(all);
+}
+
+static struct err *simple(const struct live *l, int rc)
+{
+	TRY(client_result(l->c, rc));
+	return done(l, json_object());
+}
+
+/* ---- platform ---- */
+
+static struct err *do_powerbtn(struct live *l)
+{
+	return simple(l, torpor_powerbtn(l->lib));
+}
+
+static struct err *do_sleepbtn(struct live *l)
+{
+	return simple(l, torpor_sleepbtn(l->lib));
+}
+
+static struct err *do_gpe(struct live *l)
+{
+	uint64_t gpe = 0;
+	TRY(get_number("GPE", l->arg[0], UINT32_MAX, &gpe));
+	return simple(l, torpor_gpe(l->lib, (unsigned)gpe, -1));
+}
+
+/* A requester id: a number, or BUS:DEVICE.FUNCTION in hexadecimal. */
+static struct err *do_pme(struct live *l)
+{
+	unsigned bus;
+	unsigned device;
+	unsigned function;
+	char end;
+	uint64_t id = 0;
+	if (sscanf(l->arg[0], "%x:%x.%x%c", &bus, &device, &function, &end) == 3) {
+		ENSURE(bus <= 0xff && device <= 0x1f && function <= 7, ERR_USAGE,
+		       "ID: '%.40s' is no BUS:DEVICE.FUNCTION", l->arg[0]);
+		id = bus << 8 | device << 3 | function;
+	} else {
+		TRY(get_number("ID", l->arg[0], UINT16_MAX, &id));
+	}
+	return simple(l, torpor_pci_pme(l->lib, (uint16_t)id));
+}
+
+/* ---- vCPUs ---- */
+
+static struct err *do_rt(struct live *l)
+{
+	return simple(l, torpor_make_rt(l->lib));
+}
+
+static struct err *do_throttle(struct live *l)
+{
+	uint64_t vcpu = 0;
+	uint64_t us = 0;
+	TRY(get_number("VCPU", l->arg[0], UINT32_MAX, &vcpu));
+	TRY(get_time_us(l->arg[1], &us));
+	return simple(l, torpor_throttle(l->lib, (unsigned)vcpu, (unsigned)us));
+}
+
+static struct err *do_vcpus(struct live *l)
+{
+	struct torpor_vcpu v[VCPUS_MAX];
+	unsigned n = 0;
+	TRY(client_result(l->c, torpor_vcpus(l->lib, v, VCPUS_MAX, &n)));
+	n = MIN(n, VCPUS_MAX);
+	json_t *list = json_array();
+	SCOPE(table_freep) struct table *t = table_new(3);
+	table_cell(t, "VCPU");
+	table_cell(t, "PID");
+	table_cell(t, "TID");
+	for (unsigned i = 0; i < n; i++) {
+		json_array_append_new(list, json_pack("{s:i,s:i,s:i}", "vcpu", (int)v[i].index,
+						      "pid", v[i].pid, "tid", v[i].tid));
+		table_cell(t, "%u", v[i].index);
+		table_cell(t, "%d", v[i].pid);
+		table_cell(t, "%d", v[i].tid);
+	}
+	if (!l->a->json) {
+		table_print(t);
+	}
+	return done(l, json_pack("{s:o}", "vcpus", list));
+}
+
+/* ---- devices ---- */
+
+static struct err *balloon_show(struct live *l)
+{
+	struct torpor_balloon_stats s;
+	TRY(client_result(l->c, torpor_balloon_stats(l->lib, &s)));
+	const struct {
+		const char *name;
+		uint64_t v;
+	} rows[] = {
+		{ "balloon_actual", s.balloon_actual },
+		{ "swap_in", s.swap_in },
+		{ "swap_out", s.swap_out },
+		{ "major_faults", s.major_faults },
+		{ "minor_faults", s.minor_faults },
+		{ "free_memory", s.free_memory },
+		{ "total_memory", s.total_memory },
+		{ "available_memory", s.available_memory },
+		{ "disk_caches", s.disk_caches },
+		{ "hugetlb_allocations", s.hugetlb_allocations },
+		{ "hugetlb_failures", s.hugetlb_failures },
+		{ "shared_memory", s.shared_memory },
+		{ "unevictable_memory", s.unevictable_memory },
+	};
+	json_t *doc = json_object();
+	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+		if (rows[i].v == UINT64_MAX) {
+			continue; /* the guest does not tell it */
+		}
+		json_object_set_new(doc, rows[i].name, json_integer((json_int_t)rows[i].v));
+		if (!l->a->json) {
+			printf("%-20s %llu\n", rows[i].name, (unsigned long long)rows[i].v);
+		}
+	}
+	return done(l, doc);
+}
+
+static struct err *do_balloon(struct live *l)
+{
+	if (l->nargs == 0) {
+		return balloon_show(l);
+	}
+	uint64_t bytes = 0;
+	TRY(err_wrap(config_parse_size(l->arg[0], &bytes), "SIZE"));
+	return simple(l, torpor_balloon_adjust(l->lib, bytes, l->o.wait));
+}
+
+static struct err *do_battery(struct live *l)
+{
+	int rc = torpor_battery(l->lib, l->arg[0], l->arg[1], l->nargs > 2 ? l->arg[2] : NULL);
+	return simple(l, rc);
+}
+
+static struct err *do_disk_resize(struct live *l)
+{
+	uint64_t index = 0;
+	uint64_t bytes = 0;
+	TRY(get_number("DISK", l->arg[0], UINT32_MAX, &index));
+	TRY(err_wrap(config_parse_size(l->arg[1], &bytes), "SIZE"));
+	return simple(l, torpor_disk_resize(l->lib, (unsigned)index, bytes));
+}
+
+static struct err *do_net_add(struct live *l)
+{
+	static const char key[] = "tap=";
+	ENSURE(strncmp(l->arg[0], key, sizeof(key) - 1) == 0, ERR_USAGE,
+	       "'%.40s': give tap=INTERFACE", l->arg[0]);
+	unsigned bus = 0;
+	TRY(client_result(l->c, torpor_net_add(l->lib, l->arg[0] + sizeof(key) - 1, &bus)));
+	if (!l->a->json) {
+		printf("bus %u\n", bus);
+	}
+	return done(l, json_pack("{s:i}", "bus", (int)bus));
+}
+
+static struct err *do_net_rm(struct live *l)
+{
+	uint64_t bus = 0;
+	TRY(get_number("BUS", l->arg[0], UINT8_MAX, &bus));
+	return simple(l, torpor_net_remove(l->lib, (unsigned)bus));
+}
+
+static struct err *do_usb_list(struct live *l)
+{
+	struct torpor_usb_device d[16];
+	unsigned n = 0;
+	TRY(client_result(l->c, torpor_usb_list(l->lib, d, &n)));
+	json_t *list = json_array();
+	for (unsigned i = 0; i < n; i++) {
+		json_array_append_new(list, json_pack("{s:i,s:i,s:i}", "port", (int)d[i].port,
+						      "vendor_id", (int)d[i].vendor_id,
+						      "product_id", (int)d[i].product_id));
+		if (!l->a->json) {
+			printf("port %u: %04x:%04x\n", d[i].port, d[i].vendor_id, d[i].product_id);
+		}
+	}
+	return done(l, json_pack("{s:o}", "devices", list));
+}
+
+static struct err *usb_attach(struct live *l,
+			      int (*attach)(struct torpor_client *c, int fd, unsigned *ret_port))
+{
+	SCOPE(fd_close) struct fd fd = { open(l->arg[0], O_RDWR | O_CLOEXEC | O_NONBLOCK) };
+	if (fd.n < 0) {
+		return ERR_ERRNO("opening '%s'", l->arg[0]);
+	}
+	unsigned port = 0;
+	TRY(client_result(l->c, attach(l->lib, fd.n, &port)));
+	if (!l->a->json) {
+		printf("port %u\n", port);
+	}
+	return done(l, json_pack("{s:i}", "port", (int)port));
+}
+
+static struct err *do_usb_attach(struct live *l)
+{
+	return usb_attach(l, torpor_usb_attach);
+}
+
+static struct err *do_usb_key(struct live *l)
+{
+	return usb_attach(l, torpor_usb_attach_key);
+}
+
+static struct err *do_usb_detach(struct live *l)
+{
+	uint64_t port = 0;
+	TRY(get_number("PORT", l->arg[0], UINT8_MAX, &port));
+	return simple(l, torpor_usb_detach(l->lib, (unsigned)port));
+}
+
+static struct err *do_mute(struct live *l)
+{
+	bool on = strcmp(l->arg[0], "on") == 0;
+	ENSURE(on || strcmp(l->arg[0], "off") == 0, ERR_USAGE, "'%.40s' is not on or off",
+	       l->arg[0]);
+	return simple(l, torpor_snd_mute(l->lib, on));
+}
+
+static struct err *do_vfio_add(struct live *l)
+{
+	return simple(l, torpor_vfio(l->lib, "EndPoint", l->arg[0], true, true));
+}
+
+static struct err *do_vfio_rm(struct live *l)
+{
+	return simple(l, torpor_vfio(l->lib, "EndPoint", l->arg[0], false, false));
+}
+
+/* ---- memory ---- */
+
+/* A memfd of that size, with the file's bytes at its start. */
+static struct err *make_memory(uint64_t bytes, const char *file, struct fd *ret_fd)
+{
+	SCOPE(fd_close)
+	struct fd fd = { memfd_create("torpor-memory", MFD_CLOEXEC | MFD_ALLOW_SEALING) };
+	if (fd.n < 0 || ftruncate(fd.n, (off_t)bytes) != 0) {
+		return ERR_ERRNO("making memory of %llu bytes", (unsigned long long)bytes);
+	}
+	if (file != NULL) {
+		SCOPE(fd_close) struct fd in = { open(file, O_RDONLY | O_CLOEXEC) };
+		if (in.n < 0) {
+			return ERR_ERRNO("opening '%s'", file);
+		}
+		uint64_t len = 0;
+		TRY(io_size(in.n, &len));
+		ENSURE(len <= bytes, ERR_LIMIT, "'%s' has %llu bytes and does not fit into %llu",
+		       file, (unsigned long long)len, (unsigned long long)bytes);
+		SCOPE(freep) char *buf = malloc(MIB);
+		ENSURE(buf != NULL, ERR_SYS, "out of memory");
+		for (uint64_t at = 0; at < len; at += MIB) {
+			size_t n = MIN(len - at, (uint64_t)MIB);
+			TRY(io_pread_full(in.n, buf, n, at));
+			TRY(io_pwrite_full(fd.n, buf, n, at));
+		}
+	}
+	*ret_fd = fd_move(&fd);
+	return NULL;
+}
+
+static struct err *do_memory_add(struct live *l)
+{
+	uint64_t at = 0;
+	uint64_t bytes = 0;
+	uint64_t id = 0;
+	TRY(get_number("ADDRESS", l->arg[0], INT64_MAX, &at));
+	TRY(err_wrap(config_parse_size(l->arg[1], &bytes), "SIZE"));
+	ENSURE(bytes <= (uint64_t)INT64_MAX - at, ERR_USAGE, "SIZE: the range is too long");
+	SCOPE(fd_close) struct fd fd = FD_NONE;
+	TRY(make_memory(bytes, l->o.file, &fd));
+	TRY(client_result(l->c, torpor_register_memory(l->lib, fd.n, 0, at, at + bytes, &id)));
+	if (!l->a->json) {
+		printf("region 0x%llx\n", (unsigned long long)id);
+	}
+	return done(l, json_pack("{s:I}", "region_id", (json_int_t)id));
+}
+
+static struct err *do_memory_rm(struct live *l)
+{
+	uint64_t id = 0;
+	TRY(get_number("REGION", l->arg[0], INT64_MAX, &id));
+	return simple(l, torpor_unregister_memory(l->lib, id));
+}
+
+/* ---- events, any packet ---- */
+
+static struct err *do_events(struct live *l)
+{
+	ENSURE(!l->a->json || !l->o.follow, ERR_USAGE,
+	       "--json prints one document: leave out --follow, whose lines are JSON anyway");
+	unsigned want = l->o.follow ? UINT_MAX : MAX(l->o.count, 1u);
+	json_t *list = json_array();
+	struct err *e = client_result(l->c, torpor_subscribe(l->lib));
+	int ms = l->o.timeout_s > 0 ? (int)MIN(l->o.timeout_s, 2000000u) * 1000 : -1;
+	for (unsigned i = 0; e == NULL && i < want; i++) {
+		SCOPE(freep) char *text = NULL;
+		int rc = torpor_next_event(l->lib, ms, &text);
+		if (rc == -ECONNRESET && l->o.follow) {
+			break; /* the VM has ended, which was its last event */
+		}
+		e = client_result(l->c, rc);
+		if (e == NULL && l->a->json) {
+			json_array_append_new(list, json_loads(text, 0, NULL));
+		} else if (e == NULL) {
+			printf("%s\n", text);
+			fflush(stdout);
+		}
+	}
+	if (e != NULL) {
+		json_decref(list);
+		return e;
+	}
+	return done(l, json_pack("{s:o}", "events", list));
+}
+
+static struct err *do_request(struct live *l)
+{
+	SCOPE(freep) char *answer = NULL;
+	torpor_set_timeout(l->lib,
+			   l->o.timeout_s > 0 ? (int)MIN(l->o.timeout_s, 2000000u) * 1000 : -1);
+	int fd = -1;
+	TRY(client_result(l->c, torpor_request(l->lib, l->arg[0], NULL, 0, &answer, &fd)));
+	SCOPE(fd_close) UNUSED struct fd came = { fd }; /* of no use to a shell */
+	printf("%s\n", answer);
+	return NULL;
+}
+
+/* ---- the table ---- */
+
+static struct err *run_live(struct args *a, int *ret_status);
+
+#define ROW(name_, args_, summary_)                                                                \
+	{                                                                                          \
+		name_, args_, summary_, run_live                                                   \
+	}
+
+static const struct live_row rows[] = {
+	{ ROW("powerbtn", "NAME", "press the power button"),
+	  "Presses the power button. What happens is the guest's to say: as a rule it shuts down.",
+	  0, 0, "", do_powerbtn },
+	{ ROW("sleepbtn", "NAME", "press the sleep button"),
+	  "Presses the sleep button. What happens is the guest's to say.", 0, 0, "", do_sleepbtn },
+	{ ROW("gpe", "NAME GPE", "raise a general-purpose event"),
+	  "Sets the status of an ACPI general-purpose event, 0 to 255.", 1, 1, "", do_gpe },
+	{ ROW("pme", "NAME ID", "let a PCI device ask to wake the guest"),
+	  "Sends a power management event in the name of a PCI device. ID is BUS:DEVICE.FUNCTION "
+	  "or\n"
+	  "a requester id.",
+	  1, 1, "", do_pme },
+	{ ROW("rt", "NAME", "run the vCPUs with real-time priority"),
+	  "Puts all vCPU threads under SCHED_RR, or none, and says why not.", 0, 0, "", do_rt },
+	{ ROW("throttle", "NAME VCPU TIME", "keep a vCPU out of the guest for a while"),
+	  "Keeps one vCPU out of the guest for TIME (500us, 20ms, 1s; at most 60s), once.", 2, 2,
+	  "", do_throttle },
+	{ ROW("vcpus", "NAME", "list the threads of the vCPUs"),
+	  "Lists process and thread id of each vCPU.", 0, 0, "", do_vcpus },
+	{ ROW("balloon", "NAME [SIZE]", "size the balloon, or show its figures"),
+	  "Asks the guest to give SIZE of its memory back. Without SIZE: the balloon's figures.", 0,
+	  1, "wait", do_balloon },
+	{ ROW("battery", "NAME TYPE PROPERTY [TARGET]", "set what the battery shows"),
+	  "TYPE is goldfish. PROPERTY is status, health, present, capacity, aconline,\n"
+	  "set_fake_bat_config or cancel_fake_bat_config (which takes no TARGET).",
+	  2, 3, "", do_battery },
+	{ ROW("disk resize", "NAME DISK SIZE", "change the size of a disk"),
+	  "DISK counts the --disk options from 0. Shrinking cuts off what lies behind SIZE.", 2, 2,
+	  "", do_disk_resize },
+	{ ROW("net add", "NAME tap=INTERFACE", "plug in a network device"),
+	  "Plugs in a network device on a tap interface and prints its PCI bus.", 1, 1, "",
+	  do_net_add },
+	{ ROW("net rm", "NAME BUS", "unplug a network device"),
+	  "Unplugs the network device on a PCI bus.", 1, 1, "", do_net_rm },
+	{ ROW("usb list", "NAME", "list attached USB devices"),
+	  "Lists the USB devices that the guest was given.", 0, 0, "", do_usb_list },
+	{ ROW("usb attach", "NAME FILE", "give the guest a USB device"),
+	  "FILE is the device's node below /dev/bus/usb. Prints the port.", 1, 1, "",
+	  do_usb_attach },
+	{ ROW("usb key", "NAME FILE", "give the guest a security key"),
+	  "FILE is the key's /dev/hidraw node. Prints the port.", 1, 1, "", do_usb_key },
+	{ ROW("usb detach", "NAME PORT", "take a USB device back"),
+	  "Takes the USB device on that port back.", 1, 1, "", do_usb_detach },
+	{ ROW("mute", "NAME on|off", "mute all sound devices"), "Mutes all sound devices, or not.",
+	  1, 1, "", do_mute },
+	{ ROW("vfio add", "NAME PATH", "pass a host's PCI device through"),
+	  "PATH is the device below /sys/bus/pci/devices.", 1, 1, "", do_vfio_add },
+	{ ROW("vfio rm", "NAME PATH", "take a host's PCI device back"),
+	  "PATH is the device below /sys/bus/pci/devices.", 1, 1, "", do_vfio_rm },
+	{ ROW("memory add", "NAME ADDRESS SIZE", "map new memory into the guest"),
+	  "Maps SIZE of new memory at a guest physical ADDRESS, beside RAM and devices. The guest\n"
+	  "may read and write it. No snapshot can be taken until 'torpor memory rm'.",
+	  2, 2, "file", do_memory_add },
+	{ ROW("memory rm", "NAME REGION", "take memory out of the guest"),
+	  "REGION is what 'torpor memory add' printed: the address.", 1, 1, "", do_memory_rm },
+	{ ROW("events", "NAME", "show what happens to a VM"),
+	  "Prints events as they come, one JSON document per line.", 0, 0, "follow count timeout",
+	  do_events },
+	{ ROW("request", "NAME JSON", "send any packet to a VM"),
+	  "Sends JSON as it is to the control socket and prints the answer. See torpor-control(7).",
+	  1, 1, "timeout", do_request },
+};
+
+const struct verb *live_verb(size_t i)
+{
+	return i < ARRAY_LEN(rows) ? &rows[i].verb : NULL;
+}
+
+static bool has_option(const struct live_row *row, const char *name)
+{
+	size_t len = strlen(name);
+	for (const char *p = row->options; *p != 0; p += strcspn(p, " "), p += *p == ' ') {
+		if (strcspn(p, " ") == len && strncmp(p, name, len) == 0) {
+			return true;
+		}
+	}
+	return false;
+}
+
+static struct err *run_live(struct args *a, int *ret_status)
+{
+	(void)ret_status;
+	const struct live_row *row =
+		CONTAINER_OF((struct verb *)(uintptr_t)a->verb, struct live_row, verb);
+	struct live l = { .a = a };
+	const struct opt all[] = {
+		{ "wait", NULL, OPT_FLAG, &l.o.wait, "until the guest has done it" },
+		{ "follow", NULL, OPT_FLAG, &l.o.follow, "until the VM ends" },
+		{ "count", "N", OPT_UINT, &l.o.count, "that many; default 1" },
+		{ "timeout", "SECONDS", OPT_UINT, &l.o.timeout_s,
+		  "give up when nothing comes for so long; default: never" },
+		{ "file", "FILE", OPT_TEXT, &l.o.file, "its first content; the rest is zero" },
+	};
+	struct opt opts[ARRAY_LEN(all)];
+	size_t n = 0;
+	for (size_t i = 0; i < ARRAY_LEN(all); i++) {
+		if (has_option(row, all[i].name)) {
+			opts[n++] = all[i];
+		}
+	}
+	TRY(opts_parse(a, row->about, opts, n, 1 + row->min_args, 1 + row->max_args));
+	if (a->help) {
+		return NULL;
+	}
+	char store[PATH_MAX];
+	if (a->store != NULL) {
+		TRY(opts_store_dir(a, store, sizeof(store)));
+	}
+	SCOPE(client_closep) struct client *c = NULL;
+	TRY(client_open(a->pos[0], a->store != NULL ? store : NULL, &c));
+	l.c = c;
+	l.lib = client_lib(c);
+	l.arg = a->pos + 1;
+	l.nargs = a->npos - 1;
+	return row->fn(&l);
+}

@@ -1,0 +1,20 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * --disk and --disk-map: what they say, and opening the files behind a VM's disks before the jail.
+ * Used by cmd_run.c, cmd_restore.c and vmm.c on their one thread.
+ */
+#ifndef TORPOR_TOOLS_DISKS_H
+#define TORPOR_TOOLS_DISKS_H
+
+#include "core/config.h"
+#include "core/host_end.h"
+#include "tools/opts.h"
+
+/* "PATH[,ro][,id=NAME][,slot=N][,queues=N][,capture=off]" becomes a device of the configuration. A
+ * comma in PATH is written twice. */
+MUST_USE struct err *disks_add(const char *text, struct config_devs *devs);
+/* Opens each disk: where map ("id=PATH") says, else where the configuration does. */
+MUST_USE struct err *disks_open(const struct config_devs *devs, const struct opt_list *map,
+				bool accept_changed, struct host_ends *ret);
+
+#endif
