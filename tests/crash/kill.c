@@ -306,7 +306,7 @@ int main(int argc, char **argv)
 {
 	unsigned kills = argc > 1           ? (unsigned)strtoul(argv[1], NULL, 10)
 			 : crash_run_long() ? 12000
-					    : 520;
+					    : 620;
 	struct run r = { .seed = crash_run_seed() };
 	printf("seed %llu\n", (unsigned long long)r.seed);
 	crash_dir_make(r.dir);

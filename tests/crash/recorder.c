@@ -341,14 +341,36 @@ int ftruncate64(int fd, off64_t len)
 	return do_truncate(fd, len);
 }
 
-/* Blocks without a new length change no byte; anything else would be a write unseen. */
+/* A hole is a write of zeros that is not synced. NEEDS(lock). */
+static void put_hole(int fd, int64_t off, int64_t len)
+{
+	static const uint8_t zeros[64 * 1024];
+	while (len > 0) {
+		size_t n = len < (int64_t)sizeof(zeros) ? (size_t)len : sizeof(zeros);
+		put((struct trace_head){ .op = TRACE_WRITE,
+					 .handle = fds[fd].handle,
+					 .off = (uint64_t)off },
+		    NULL, zeros, n);
+		off += (int64_t)n;
+		len -= (int64_t)n;
+	}
+}
+
+/* Blocks without a new length change no byte; anything but holes would be a write unseen. */
 static int do_fallocate(int fd, int mode, int64_t off, int64_t len)
 {
-	if (handle_of(fd) != 0 && mode != FALLOC_FL_KEEP_SIZE) {
+	bool hole = mode == (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE);
+	lock_take();
+	if (handle_of(fd) != 0 && mode != FALLOC_FL_KEEP_SIZE && !hole) {
 		errno = EOPNOTSUPP;
 		die("fallocate that changes bytes");
 	}
-	return (int)syscall(SYS_fallocate, fd, mode, off, len);
+	int rc = (int)syscall(SYS_fallocate, fd, mode, off, len);
+	if (rc == 0 && handle_of(fd) != 0 && hole) {
+		put_hole(fd, off, len);
+	}
+	lock_drop();
+	return rc;
 }
 
 int fallocate(int fd, int mode, off_t off, off_t len)

@@ -368,7 +368,7 @@ static struct err *cut_all(struct run *r, const struct trace *t, uint64_t quota)
 				enum fs_cut cut =
 					every && i < 2 ? (enum fs_cut)i : draw_cut(&r->seed);
 				uint64_t lot = crash_random(&r->seed);
-				bool is_new;
+				bool is_new = false;
 				TRY(cut_once(r, m, &ev, op, &k, cut, lot, &is_new));
 				done += is_new;
 				want -= is_new && want > 0;
@@ -424,7 +424,7 @@ int main(int argc, char **argv)
 		return 2;
 	}
 	struct run r = { .scenario = argv[1], .recorder = argv[2], .seed = crash_run_seed() };
-	r.states = argc == 6 ? strtoull(argv[3], NULL, 10) : crash_run_long() ? 12000 : 240;
+	r.states = argc == 6 ? strtoull(argv[3], NULL, 10) : crash_run_long() ? 12000 : 620;
 	r.generations = argc == 6          ? (unsigned)strtoul(argv[4], NULL, 10)
 			: crash_run_long() ? 30
 					   : 3;

@@ -184,7 +184,8 @@ static UNUSED enum outcome judge(const struct crash_store *ref, const char *dir,
 }
 
 enum {
-	JUDGE_SECONDS = 10,
+	JUDGE_SECONDS =
+		90, /* more than the store ever waits for anybody; a loaded machine is slow */
 };
 
 /* In the process that judges: a hang ends it. */

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * What runs while the recorder watches: makes a store (or goes on with one), takes, removes,
- * collects, takes again, gives up a take, and makes and removes a second family. Started by
+ * collects, gives blocks back, takes again, gives up a take, compacts, and makes and removes a
+ * second family. Started by
  * replay.c:
  *	crash_scenario STORE FIRST_SEED PAGES
  * Before and after each step it marks the trace, which is how replay.c knows what must be there.
@@ -56,6 +57,20 @@ static struct err *remove_all_but(struct family *f, size_t keep)
 	return NULL;
 }
 
+/* The kernel, which all share, is in a frame with pages of the first one's memory, which now dies.
+ */
+static struct err *compact(struct family *f)
+{
+	struct compact_result res;
+	SCOPE(family_stat_done) struct family_stat st = { 0 };
+	TRY(remove_nth(f, 0));
+	TRY(family_compact(f, &(struct compact_opts){ .live_percent = 100 }, &res));
+	TRY(family_stat(f, &st));
+	ENSURE(st.dead_pages == 0 && st.hidden == 0, ERR_CORRUPT, "%llu dead pages, %llu hidden",
+	       (unsigned long long)st.dead_pages, (unsigned long long)st.hidden);
+	return NULL;
+}
+
 static struct err *second_family(struct store *s, unsigned seed)
 {
 	SCOPE(family_closep) struct family *f = NULL;
@@ -87,8 +102,11 @@ static struct err *run(const char *dir, unsigned seed)
 	TRY(take(f, seed + 3));
 	TRY(remove_nth(f, 1));
 	struct gc_result res;
+	uint64_t unused;
 	TRY(family_gc(f, &res));
+	TRY(family_punch(f, true, &unused));
 	TRY(take(f, seed + 4));
+	TRY(compact(f));
 	return second_family(s, seed + 5);
 }
 

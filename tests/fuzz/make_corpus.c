@@ -2,8 +2,8 @@
 /*
  * Writes the small, sound files that the fuzz targets start from: kernels of every kind and
  * packing, a record of every field table, map records, a frame, the small records of a family, a
- * family of all of them, control packets, command lines, configurations. Run by hand when a format
- * grows:
+ * family of all of them, control packets, command lines, configurations, a virtio driver's steps.
+ *Run by hand when a format grows:
  *
  *	make_corpus tests/fuzz/corpus
  *
@@ -170,6 +170,22 @@ static struct err *make_texts(const char *root)
 		  "{\"Torpor\":{\"v\":1,\"cmd\":{\"Take\":{\"tag\":\"t\"}}}}" },
 		{ "ctl", "torpor-status", "{\"Torpor\":{\"v\":1,\"cmd\":\"TakeStatus\"}}" },
 		{ "ctl", "no-device", "{\"BalloonCommand\":{\"Adjust\":{\"num_bytes\":1}}}" },
+		{ "ctl", "gpe", "{\"Gpe\":{\"gpe\":5,\"clear_evt\":0}}" },
+		{ "ctl", "battery", "{\"BatCommand\":[\"goldfish\",{\"SetHealth\":\"Dead\"}]}" },
+		{ "ctl", "displays",
+		  "{\"GpuCommand\":{\"AddDisplays\":{\"displays\":[{\"mode\":{\"windowed\":[1,2]},"
+		  "\"hidden\":true,\"dpi\":[3,4],\"refresh-rate\":60}]}}}" },
+		{ "ctl", "vfio",
+		  "{\"HotPlugVfioCommand\":{\"device\":{\"device_type\":\"EndPoint\",\"path\":"
+		  "\"/sys/x\",\"hp_interrupt\":true},\"add\":true}}" },
+		{ "ctl", "memory",
+		  "{\"RegisterMemory\":{\"fd\":0,\"offset\":0,\"range_start\":4294967296,"
+		  "\"range_end\":4294971392,\"cache_coherent\":false}}" },
+		{ "ctl", "listener",
+		  "{\"RegisterListener\":{\"socket_addr\":\"/a\",\"event\":\"StateChange\"}}" },
+		{ "ctl", "ws-config",
+		  "{\"BalloonCommand\":{\"WorkingSetConfig\":{\"bins\":[1,2],"
+		  "\"refresh_threshold\":3,\"report_threshold\":4}}}" },
 		{ "ctl", "unknown-lines", "\"a\\nb\\u001b[2J\"" },
 		{ "cmdline", "options",
 		  "name\n--flag\n--text=a "
@@ -191,14 +207,49 @@ static struct err *make_texts(const char *root)
 		.cmdline = "console=ttyS0",
 		.kernel_name = "vmlinux",
 	};
-	for (unsigned i = 0; i < 2; i++) {
+	static const char *const names[] = { "small", "other", "devices" };
+	for (unsigned i = 0; i < ARRAY_LEN(names); i++) {
+		if (i == 2) {
+			c.vmgenid = true;
+			c.battery = true;
+			c.exit_device = true;
+			for (unsigned k = 0; k < CONFIG__KINDS; k++) {
+				const struct config_dev d = { .kind = (enum config_kind)k,
+							      .queues = 1 };
+				TRY(config_dev_add(&c.devs, &d, NULL));
+			}
+		}
 		SCOPE(freep) char *text = NULL;
 		TRY(config_text(&c, &text));
-		TRY(put_text(root, "config", i == 0 ? "small" : "other", text));
+		TRY(put_text(root, "config", names[i], text));
 		c.kernel_name = NULL;
 		c.has_initrd = true;
 		c.ncpus = VCPUS_MAX;
 		snprintf(c.cpu_model, sizeof(c.cpu_model), "x86-64-v3");
+	}
+	return NULL;
+}
+
+/* Operations of fuzz_virtio.c: a kind of device, start or not, then 12 bytes each. */
+static struct err *make_virtio(const char *root)
+{
+	static const uint8_t ops[][12] = {
+		{ 4, 0, 0, 0, 0, 0, 0x10, 0, 4, 2, 0, 0 }, /* a writable descriptor */
+		{ 6, 0, 0, 0 },                            /* offered and kicked */
+		{ 7 },                                     /* served */
+		{ 2, 1, 0x14, 0, 0 },                      /* reset */
+		{ 0, 2, 4, 0, 0x04 },                      /* memory decoding off */
+		{ 0xf3, 2, 0, 0x20, 0 },                   /* save and load */
+		{ 4, 0, 1, 0, 0, 0, 0x10, 0, 4, 1, 1, 0 }, /* a loop */
+		{ 6, 0, 1, 0 },
+		{ 7 },
+	};
+	for (unsigned kind = 0; kind < CONFIG__KINDS; kind++) {
+		SCOPE(wbuf_done) struct wbuf w = wbuf_make(KIB);
+		wbuf_u8(&w, (uint8_t)kind);
+		wbuf_u8(&w, 3);
+		wbuf_put(&w, ops, sizeof(ops));
+		TRY(corpus_put(root, "virtio", config_kind_name((enum config_kind)kind), &w));
 	}
 	return NULL;
 }
@@ -209,6 +260,7 @@ static struct err *make_all(const char *root)
 	TRY(make_desc(root));
 	TRY(corpus_store(root));
 	TRY(make_manifest(root));
+	TRY(make_virtio(root));
 	return make_texts(root);
 }
 

@@ -8,6 +8,7 @@
 #include "store/family.h"
 #include "store/frame.h"
 #include "store/mapcodec.h"
+#include "store/stream.h"
 #include "tests/fuzz/make_corpus.h"
 
 static const uint8_t uuid[16];
@@ -201,8 +202,50 @@ static struct err *make_store(const char *root, uint8_t choice, const char *name
 	return corpus_put(root, "store", name, &w);
 }
 
+static struct err *to_wbuf(void *arg, const void *p, size_t len)
+{
+	struct wbuf *w = arg;
+	wbuf_put(w, p, len);
+	return wbuf_check(w);
+}
+
+/* Two maps with pages of each kind, two blobs. */
+static struct err *make_stream(const char *root)
+{
+	SCOPE(wbuf_done) struct wbuf w = wbuf_make(MIB);
+	SCOPE(freep) uint8_t *img = calloc(8, PAGE_BYTES);
+	ENSURE(img != NULL, ERR_SYS, "no memory");
+	memset(img + PAGE_BYTES, 0x5a, 2 * (size_t)PAGE_BYTES);
+	uint64_t noise = 1;
+	for (size_t i = 0; i < PAGE_BYTES; i += 8) {
+		noise = noise * 0x9e3779b97f4a7c15ull + 1;
+		put_le64(img + 4 * PAGE_BYTES + i, noise);
+	}
+	snprintf((char *)img + 6 * PAGE_BYTES, 64, "a page that compresses well");
+	struct stream_head h = {
+		.name = "vm",
+		.info = { .number = 3, .tag = "tag", .nmaps = 2, .nblobs = 2 },
+	};
+	struct snap_map m = { .name = "memory", .len_bytes = 8 * PAGE_BYTES };
+	struct stream_out o = { .write = to_wbuf, .arg = &w };
+	struct err *e = stream_out_init(&o);
+	e = e == NULL ? stream_put_head(&o, &h) : e;
+	e = e == NULL ? stream_put_map(&o, &m) : e;
+	e = e == NULL ? stream_put_pages(&o, 0, img, 8) : e;
+	snprintf(m.name, sizeof(m.name), "kernel");
+	e = e == NULL ? stream_put_map(&o, &m) : e;
+	e = e == NULL ? stream_put_pages(&o, 3, img + 4 * (size_t)PAGE_BYTES, 1) : e;
+	e = e == NULL ? stream_put_blob(&o, 1, 0, "blob", 4) : e;
+	e = e == NULL ? stream_put_blob(&o, 3, 7, "", 0) : e;
+	e = e == NULL ? stream_put_end(&o) : e;
+	stream_out_done(&o);
+	TRY(e);
+	return corpus_put(root, "stream", "whole", &w);
+}
+
 struct err *corpus_store(const char *root)
 {
+	TRY(make_stream(root));
 	TRY(make_mapcodec(root));
 	TRY(make_frame(root));
 	TRY(make_snaprec(root));

@@ -98,6 +98,13 @@ for golden in "$top"/tests/golden/v*.tar.xz; do
 	grep -q '^saved *golden@one' "$tmp/recover.out" || bad "$v: meta: $(cat "$tmp/recover.out")"
 	whole "$tmp/$v.meta/new" golden@one
 
+	# Both meta pages ruined: no tree can be found any more; the records say themselves what they are.
+	unpack "$tmp/$v.trees"
+	dd if=/dev/zero of="$data" bs=4096 count=2 conv=notrunc status=none
+	recover "$tmp/$v.trees/store" 0
+	grep -q '^saved *golden@one' "$tmp/recover.out" || bad "$v: trees: $(cat "$tmp/recover.out")"
+	whole "$tmp/$v.trees/store.new" golden@two
+
 	unpack "$tmp/$v.new"
 	sed -i 's/^torpor-store 1/torpor-store 99/' "$tmp/$v.new/store/FORMAT"
 	expect_error 1 'format 99' "$torpor" snapshot list --store "$tmp/$v.new/store"

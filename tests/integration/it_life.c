@@ -102,6 +102,7 @@ static struct err *build(struct vm *vm, const char *kernel, const char *cmdline,
 		.store_dir = path,
 		.kernel_fd = fd,
 		.initrd_fd = -1,
+		.uffd = -1,
 		.serial_in = -1,
 		.serial_out = vm->serial,
 		.serial_listen = -1,
@@ -150,7 +151,7 @@ static struct err *want_state(const struct vm *vm, const char *state)
 static struct err *take(struct vm *vm)
 {
 	unsigned before = vm->takes;
-	TRY(life_take(vm->life, NULL, on_taken, vm));
+	TRY(life_take(vm->life, NULL, 0, on_taken, vm));
 	for (unsigned i = 0; i < 1000 && vm->takes == before; i++) {
 		TRY(turn(vm, 10));
 	}
@@ -193,7 +194,7 @@ static struct err *reset_meets(struct vm *vm, struct err *(*suspend)(struct life
 	TRY(build(vm, "hostile", "do=reset", 1, false));
 	sleep_ms(300); /* the guest asks; the main loop has yet to hear of it */
 	TRY(suspend(vm->life));
-	struct err *e = life_take(vm->life, NULL, on_taken, vm);
+	struct err *e = life_take(vm->life, NULL, 0, on_taken, vm);
 	TRY(e);
 	for (unsigned i = 0; i < 500 && vm->takes == 0; i++) {
 		TRY(turn(vm, 10));
@@ -295,7 +296,7 @@ static struct err *test_free_during_take(struct vm *vm)
 {
 	TRY(build(vm, "bench", "beat=10 pages=1 fill=8 halt=1", 1, false));
 	TRY(run_to(vm, "beat 2 "));
-	TRY(life_take(vm->life, NULL, on_taken, vm));
+	TRY(life_take(vm->life, NULL, 0, on_taken, vm));
 	life_free(MOVE(vm->life));
 	TRY(turn(vm, 50));
 	ENSURE(vm->takes == 1, ERR_GUEST, "the take ended %u times", vm->takes);

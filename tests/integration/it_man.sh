@@ -12,13 +12,18 @@ page_of() {
 	snapshot*) echo torpor-snapshot.1 ;;
 	suspend | resume | stop) echo torpor-suspend.1 ;;
 	store*) echo torpor-store.1 ;;
-	*) echo torpor.1 ;;
+	list) echo torpor.1 ;;
+	*) echo torpor-vm.1 ;;
 	esac
 }
 
 "$torpor" --help >"$tmp/help" || die "torpor --help failed"
 mapfile -t verbs < <(sed -n 's/^  \([a-z]*\( [a-z]\+\)\?\)  .*/\1/p' "$tmp/help")
 [ ${#verbs[@]} -ge 12 ] || bad "only ${#verbs[@]} verbs in --help: ${verbs[*]}"
+
+# shellcheck source=/dev/null
+. "$top/tools/completion/torpor.bash"
+torpor() { "$torpor" "$@"; }
 
 declare -A helped
 for verb in "${verbs[@]}"; do
@@ -34,10 +39,20 @@ for verb in "${verbs[@]}"; do
 			bad "--$option of 'torpor $verb' is not in $page"
 		helped[$page/$option]=1
 	done
+	# Typed word by word, the completion offers each word of the verb, and then its options.
+	COMP_WORDS=(torpor) COMP_CWORD=0
 	for word in $verb; do
-		grep -q -- "$word" "$top/tools/completion/torpor.bash" ||
-			bad "the completion does not know '$word' of '$verb'"
+		COMP_CWORD=$((COMP_CWORD + 1))
+		COMP_WORDS[COMP_CWORD]=
+		_torpor
+		printf '%s\n' "${COMPREPLY[@]}" | grep -qx -- "$word" || bad "the completion does not offer '$word' of '$verb'"
+		COMP_WORDS[COMP_CWORD]=$word
 	done
+	COMP_CWORD=$((COMP_CWORD + 1))
+	COMP_WORDS[COMP_CWORD]=--
+	_torpor
+	[ "${#COMPREPLY[@]}" = "${#options[@]}" ] || bad "the completion offers ${COMPREPLY[*]} for '$verb'"
+	[ "$page" != torpor-vm.1 ] || grep -q -- "^\.Nm torpor $verb\$" "$man/$page" || bad "$page has no synopsis of '$verb'"
 done
 
 for page in "$man"/*.1; do
@@ -56,5 +71,6 @@ if command -v mandoc >/dev/null; then
 		[ -s "$tmp/lint" ] && bad "$(cat "$tmp/lint")"
 	done
 fi
-bash -n "$top/tools/completion/torpor.bash" || bad "the completion is no bash"
+command -v zsh >/dev/null && { zsh -n "$top/tools/completion/_torpor" || bad "the completion is no zsh"; }
+command -v fish >/dev/null && { fish -n "$top/tools/completion/torpor.fish" || bad "the completion is no fish"; }
 finish

@@ -13,6 +13,7 @@
 #include <linux/kvm.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -20,6 +21,7 @@
 #include "core/base/io.h"
 #include "core/jail.h"
 #include "core/kvm_cap.h"
+#include "devices/battery.h"
 #include "tests/lib/stage_vm.h"
 
 struct stage;
@@ -48,6 +50,7 @@ struct stage {
 	const char *guest;                    /* default: stages.pvh */
 	uint64_t mem_bytes;                   /* default: 32 MiB */
 	bool input;                           /* the guest has serial input */
+	bool battery;
 	unsigned stop_sink, stop_feed;
 };
 
@@ -263,6 +266,73 @@ static struct err *check_sci(struct run *r)
 	return remote_irr(r, 9);
 }
 
+enum { GPE_OFF = 37, GPE_ON = 200 }; /* as in stages_acpi.c */
+
+static struct err *saved_pm(struct run *r, struct acpi_pm_state *ret)
+{
+	SCOPE(freep) void *p = NULL;
+	TRY(vm_saved(r->ref, "acpi_pm", 0, &p));
+	memcpy(ret, p, sizeof(*ret));
+	return NULL;
+}
+
+static struct err *check_sleepbtn(struct run *r)
+{
+	struct acpi_pm_state st;
+	TRY(saved_pm(r, &st));
+	WANT(st.pm1_sts == 0x200 && st.pm1_en == 0x200, "PM1 0x%x, 0x%x", st.pm1_sts, st.pm1_en);
+	return remote_irr(r, 9);
+}
+
+static struct err *check_gpe(struct run *r)
+{
+	struct acpi_pm_state st;
+	TRY(saved_pm(r, &st));
+	WANT((st.gpe_sts[GPE_ON / 8] & st.gpe_en[GPE_ON / 8]) == 1 << GPE_ON % 8, "GPE 0x%x, 0x%x",
+	     st.gpe_sts[GPE_ON / 8], st.gpe_en[GPE_ON / 8]);
+	return remote_irr(r, 9);
+}
+
+static struct err *check_gpe_off(struct run *r)
+{
+	struct acpi_pm_state st;
+	TRY(saved_pm(r, &st));
+	WANT(st.gpe_sts[GPE_OFF / 8] == 1 << GPE_OFF % 8 && st.gpe_en[GPE_OFF / 8] == 0,
+	     "GPE 0x%x, 0x%x", st.gpe_sts[GPE_OFF / 8], st.gpe_en[GPE_OFF / 8]);
+	return NULL;
+}
+
+static struct err *check_sci_service(struct run *r)
+{
+	SCOPE(freep) struct kvm_vcpu_state *v = NULL;
+	TRY(saved_vcpu(r, 0, &v));
+	WANT(lapic_bit(v, ISR, VEC_LEVEL) || no_service(v), "ISR 0x%x", lapic_reg(v, ISR + 0x20));
+	struct acpi_pm_state st;
+	TRY(saved_pm(r, &st));
+	WANT((st.pm1_sts & st.pm1_en) == 0x400, "PM1 0x%x, 0x%x", st.pm1_sts, st.pm1_en);
+	return NULL;
+}
+
+static struct err *check_alarm_set(struct run *r)
+{
+	SCOPE(freep) void *p = NULL;
+	TRY(vm_saved(r->ref, "rtc", 0, &p));
+	const struct rtc_state *st = p;
+	WANT((st->reg_b & 0x20) != 0 && (st->reg_c & 0x20) == 0, "B 0x%x, C 0x%x", st->reg_b,
+	     st->reg_c);
+	return NULL;
+}
+
+static struct err *check_battery(struct run *r)
+{
+	SCOPE(freep) void *p = NULL;
+	TRY(vm_saved(r->ref, "battery", 0, &p));
+	const struct battery_state *st = p;
+	WANT(st->capacity == 42 && st->int_status == 3 && st->line, "capacity %u, changes %u",
+	     st->capacity, st->int_status);
+	return NULL;
+}
+
 static struct err *check_x2apic(struct run *r)
 {
 	SCOPE(freep) struct kvm_vcpu_state *v = NULL;
@@ -405,16 +475,55 @@ static struct err *check_serial(struct run *r)
 
 /* ---- what the harness does at a stage ---- */
 
-static struct err *press_button(struct run *r)
+static struct device *pm(struct run *r)
 {
-	struct machine *m = r->vm.machine;
-	for (unsigned i = 0; i < m->nslots; i++) {
-		if (strcmp(m->slots[i].dev->ops->name, "acpi_pm") == 0) {
-			acpi_pm_power_button(m->slots[i].dev);
-			return NULL;
-		}
-	}
-	return ERR(ERR_GUEST, "no power button");
+	return machine_device(r->vm.machine, "acpi_pm");
+}
+
+static struct err *press_power(struct run *r)
+{
+	acpi_pm_powerbtn(pm(r));
+	return vm_run_ms(&r->vm, 20);
+}
+
+static struct err *press_sleep(struct run *r)
+{
+	acpi_pm_sleepbtn(pm(r));
+	return vm_run_ms(&r->vm, 20);
+}
+
+static struct err *gpe_on(struct run *r)
+{
+	TRY(acpi_pm_gpe(pm(r), GPE_ON, -1));
+	return vm_run_ms(&r->vm, 20);
+}
+
+static struct err *gpe_off(struct run *r)
+{
+	TRY(acpi_pm_gpe(pm(r), GPE_OFF, -1));
+	return vm_run_ms(&r->vm, 20);
+}
+
+/* Held for a while, then its clear event fires. */
+static struct err *gpe_held(struct run *r)
+{
+	SCOPE(fd_close) struct fd fd = { eventfd(0, EFD_CLOEXEC) };
+	ENSURE(fd.n >= 0, ERR_SYS, "eventfd");
+	TRY(acpi_pm_gpe(pm(r), GPE_ON, dup(fd.n)));
+	TRY(vm_run_ms(&r->vm, 50));
+	uint64_t one = 1;
+	TRY(io_write_full(fd.n, &one, sizeof(one)));
+	return vm_run_ms(&r->vm, 50);
+}
+
+static struct err *set_battery(struct run *r)
+{
+	struct device *dev = machine_device(r->vm.machine, "battery");
+	TRY(battery_set(dev, BATTERY_CAPACITY, 42));
+	TRY(battery_set(dev, BATTERY_AC_ONLINE, 0));
+	TRY(battery_set(dev, BATTERY_HEALTH, 2));
+	TRY(battery_set(dev, BATTERY_STATUS, 2));
+	return vm_run_ms(&r->vm, 20);
 }
 
 static struct err *type(struct run *r, const char *text)
@@ -483,10 +592,17 @@ static const struct stage stages[] = {
 	{ "gate", 1, 1, .check = check_gate },
 	{ "pic", 1, 1, .check = check_pic },
 	{ "level", 1, 1, .check = check_level },
-	{ "sci", 1, 1, .before = press_button, .check = check_sci },
+	{ "sci", 1, 1, .before = press_power, .check = check_sci },
 	{ "x2apic", 1, 1, .check = check_x2apic },
 	{ "xapic", 1, 1, .check = check_xapic },
 	{ "alarm", 1, 1, .check = check_alarm },
+	{ "sleepbtn", 1, 1, .before = press_sleep, .check = check_sleepbtn },
+	{ "gpe", 1, 1, .before = gpe_on, .check = check_gpe },
+	{ "gpe-off", 1, 1, .before = gpe_off, .check = check_gpe_off },
+	{ "gpe-held", 1, 1, .before = gpe_held },
+	{ "sci-service", 1, 1, .check = check_sci_service },
+	{ "rtc-sci", 1, 1, .check = check_alarm_set },
+	{ "battery", 1, 1, .before = set_battery, .check = check_battery, .battery = true },
 	{ "kvmclock", 1, 1, .away_ms = 2000, .check = check_kvmclock },
 	{ "msrs", 1, 1 },
 	{ "break", 1, 1, .check = check_break },
@@ -613,6 +729,7 @@ static struct err *set_config(const struct stage *s, const char *mode)
 	c->uuid[8] = 0x80;
 	memcpy(c->family, c->uuid, sizeof(c->family));
 	c->ncpus = s->ncpus;
+	c->battery = s->battery;
 	c->mem_bytes = s->mem_bytes != 0 ? s->mem_bytes : 32 * MIB;
 	snprintf(c->cpu_model, sizeof(c->cpu_model), "host");
 	free(c->cmdline);

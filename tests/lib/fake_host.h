@@ -19,12 +19,18 @@ struct fake_host {
 	struct device *dev; /* gets timers and descriptor events */
 	bool level[FAKE_GSIS];
 	unsigned rises[FAKE_GSIS];
-	unsigned requests[3]; /* by enum dev_request */
+	unsigned requests[DEV_EXIT + DEV_EXITS]; /* by enum dev_request */
+	unsigned events[3];   /* by enum dev_event */
 	uint64_t vm_ns;
 	uint64_t wall_offset_ns;
 	uint64_t timer_at;
 	int watch_fd;
 	uint32_t watch_events;
+	unsigned nmsi; /* messages sent; the last one: */
+	uint64_t msi_addr;
+	uint32_t msi_data;
+	unsigned ndoorbells; /* set now; the address of the last one set: */
+	uint64_t doorbell_gpa;
 };
 
 static inline void fake_set_irq(void *self, unsigned gsi, bool level)
@@ -36,10 +42,16 @@ static inline void fake_set_irq(void *self, unsigned gsi, bool level)
 	f->rises[gsi] += level;
 }
 
-static inline void fake_request(void *self, enum dev_request what)
+static inline void fake_request(void *self, unsigned what)
 {
 	struct fake_host *f = self;
 	f->requests[what]++;
+}
+
+static inline void fake_event(void *self, enum dev_event what)
+{
+	struct fake_host *f = self;
+	f->events[what]++;
 }
 
 static inline uint64_t fake_vm_time(void *self)
@@ -69,6 +81,23 @@ static inline void fake_watch_fd(void *self, struct device *dev, int fd, uint32_
 	f->watch_events = events;
 }
 
+static inline void fake_send_msi(void *self, uint64_t addr, uint32_t data)
+{
+	struct fake_host *f = self;
+	f->nmsi++;
+	f->msi_addr = addr;
+	f->msi_data = data;
+}
+
+static inline bool fake_doorbell(void *self, int fd, uint64_t gpa, bool on)
+{
+	struct fake_host *f = self;
+	(void)fd;
+	f->ndoorbells += on ? 1u : -1u;
+	f->doorbell_gpa = on ? gpa : f->doorbell_gpa;
+	return true;
+}
+
 static inline void fake_host_init(struct fake_host *f)
 {
 	*f = (struct fake_host){
@@ -76,10 +105,13 @@ static inline void fake_host_init(struct fake_host *f)
 			.self = f,
 			.set_irq = fake_set_irq,
 			.request = fake_request,
+			.event = fake_event,
 			.vm_time_ns = fake_vm_time,
 			.wall_time_ns = fake_wall_time,
 			.set_timer = fake_set_timer,
 			.watch_fd = fake_watch_fd,
+			.send_msi = fake_send_msi,
+			.doorbell = fake_doorbell,
 		},
 		.timer_at = UINT64_MAX,
 		.watch_fd = -1,

@@ -4,10 +4,11 @@
  * a line per beat.
  *
  * Command line: fill=MIB (0: all), from=MIB (left alone before those), beat=MS, pages=N (written
- * per beat), halt=1 (sleep between beats instead of spinning), seed=N. Lines: "tsc_khz N", "filled
- * N pages M", then "beat N tsc T sum S" per beat, at its end. Input: 'c' first and last word of
- * every filled page, 'C' every byte of every page, 'r' reset, 't' triple fault, 'd' clocks, 'z' the
- * content of the next seed: pages with data become zero and zero pages get data ("refilled SEED").
+ * per beat), halt=1 (sleep between beats instead of spinning), seed=N, peek=ADDR. Lines: "tsc_khz
+ * N", "filled N pages M", then "beat N tsc T sum S" per beat, at its end. Input: 'c' first and last
+ * word of every filled page, 'C' every byte of every page, 'r' reset, 't' triple fault, 'd' clocks,
+ * 'p' the word at peek ("peek N"), which is then one more, 'z' the content of the next seed: pages
+ * with data become zero and zero pages get data ("refilled SEED").
  *
  * Of 10 pages 4 stay zero, 3 look like text, 2 are structured and 1 is random. The pages that are
  * not zero are written in turn; each write first compares the word with what the last round left.
@@ -27,6 +28,7 @@ static uint64_t seed;
 static uint64_t nwritten; /* writes since the start */
 static uint64_t sweep_at; /* page index where the sweep goes on */
 static uint64_t sum;
+static volatile uint64_t *peek; /* memory that is none of RAM */
 
 static uint64_t mix(uint64_t x)
 {
@@ -213,6 +215,10 @@ static void answer(int c)
 	case 'd':
 		print("clock %lu tsc %lu\n", clock_ns(), rdtsc());
 		break;
+	case 'p':
+		print("peek %lu\n", *peek);
+		*peek = *peek + 1;
+		break;
 	case 'z':
 		refill();
 		break;
@@ -265,6 +271,7 @@ void guest_main(void)
 	uint64_t step, next;
 
 	seed = arg_number("seed", 1);
+	peek = (volatile uint64_t *)arg_number("peek", 0x40000000);
 	/* The first output of the guest: what start-up time is measured to. */
 	print("bench guest\n");
 	print("tsc_khz %lu\n", tsc_khz());

@@ -20,6 +20,12 @@
 #define VEC_SELF 0x51
 #define VEC_PIC 0x30
 
+#define VEC_LEVEL 0x58
+#define IOAPIC_LEVEL 0x8000u
+#define IOAPIC_REMOTE_IRR 0x4000u
+#define PIN_RTC 8
+#define PIN_SCI 9
+
 enum { LAPIC_TPR = 0x80, LAPIC_LDR = 0xd0, LAPIC_DFR = 0xe0, LAPIC_ISR = 0x100,
        LAPIC_LVT_THERMAL = 0x330, LAPIC_LVT_PMC = 0x340, LAPIC_LVT1 = 0x360,
        LAPIC_LVT_ERROR = 0x370 };
@@ -48,6 +54,21 @@ void start_ap(unsigned apic_id); /* INIT, a pause, start-up */
 /* MSR access from ring 0. */
 uint64_t rdmsr0(uint32_t msr);
 void wrmsr0(uint32_t msr, uint64_t v);
+
+/* IOAPIC registers, and CMOS bytes of the real-time clock. */
+uint32_t ioapic_get(uint32_t reg);
+void ioapic_set(uint32_t reg, uint32_t v);
+uint8_t rtc_get(uint8_t index);
+void rtc_set(uint8_t index, uint8_t v);
+
+/* stages_acpi.c: events of ACPI hardware */
+void stage_sleepbtn(void);
+void stage_gpe(void);
+void stage_gpe_off(void);
+void stage_gpe_held(void);
+void stage_sci_service(void);
+void stage_rtc_sci(void);
+void stage_battery(void);
 
 /* stages_irq.c: interrupt controllers and timers */
 void stage_nested(void);

@@ -6,12 +6,7 @@
 #include "stages.h"
 
 #define VEC_HIGH 0x61
-#define VEC_LEVEL 0x58
 #define IOAPIC 0xfec00000ull
-#define IOAPIC_LEVEL 0x8000u
-#define IOAPIC_REMOTE_IRR 0x4000u
-#define PIN_RTC 8
-#define PIN_SCI 9
 #define PIT_HZ 1193182u
 
 static volatile bool inside;
@@ -304,25 +299,25 @@ void stage_pic(void)
 
 /* ---- IOAPIC ---- */
 
-static uint32_t ioapic_get(uint32_t reg)
+uint32_t ioapic_get(uint32_t reg)
 {
 	*(volatile uint32_t *)IOAPIC = reg;
 	return *(volatile uint32_t *)(IOAPIC + 0x10);
 }
 
-static void ioapic_set(uint32_t reg, uint32_t v)
+void ioapic_set(uint32_t reg, uint32_t v)
 {
 	*(volatile uint32_t *)IOAPIC = reg;
 	*(volatile uint32_t *)(IOAPIC + 0x10) = v;
 }
 
-static uint8_t rtc_get(uint8_t index)
+uint8_t rtc_get(uint8_t index)
 {
 	outb(0x70, index);
 	return inb(0x71);
 }
 
-static void rtc_set(uint8_t index, uint8_t v)
+void rtc_set(uint8_t index, uint8_t v)
 {
 	outb(0x70, index);
 	outb(0x71, v);

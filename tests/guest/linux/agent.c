@@ -7,18 +7,22 @@
  *	agent: count N time SECONDS sum HEX [peer N]
  * where time is CLOCK_MONOTONIC, sum a checksum over all data, computed anew each time, and peer
  *the count of a second process pinned to the second processor, if there is one. Input, single
- *characters: s checksum now, d clocks, r reboot, p power off, x panic.
+ *characters: s checksum now, d clocks, r reboot, p power off, x panic;
+ *and lines: fPATH shows the first line of a file. Input events are told as they come:
+ *	agent: event TYPE CODE VALUE
  *
  * A software KVM interprets the kernel: system calls and first-touched pages are dear, so this is
  *one static program that computes in user space and touches little.
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/input.h>
 #include <poll.h>
 #include <sched.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/reboot.h>
@@ -124,11 +128,89 @@ static volatile uint64_t *peer(void)
 	}
 }
 
+/* First line of a file, without its end; "" if there is none. */
+static void first_line(const char *path, char *ret, size_t size)
+{
+	ssize_t n = -1;
+	int fd = open(path, O_RDONLY);
+
+	if (fd >= 0) {
+		n = read(fd, ret, size - 1);
+		close(fd);
+	}
+	ret[n > 0 ? n : 0] = '\0';
+	ret[strcspn(ret, "\n")] = '\0';
+}
+
+static void sysfs(void)
+{
+	static int done;
+
+	if (!done) {
+		done = 1;
+		mkdir("/sys", 0755);
+		mount("sys", "/sys", "sysfs", 0, NULL);
+	}
+}
+
+static int event_fd[4] = { -1, -1, -1, -1 };
+
+static void open_events(void)
+{
+	char path[32];
+
+	for (int i = 0; i < 4; i++) {
+		snprintf(path, sizeof(path), "/dev/input/event%d", i);
+		event_fd[i] = open(path, O_RDONLY | O_NONBLOCK);
+	}
+}
+
+static void tell_events(void)
+{
+	struct input_event e;
+
+	for (int i = 0; i < 4; i++) {
+		while (event_fd[i] >= 0 && read(event_fd[i], &e, sizeof(e)) == sizeof(e)) {
+			if (e.type != EV_SYN) {
+				dprintf(1, "agent: event %u %u %d\n", e.type, e.code, e.value);
+			}
+		}
+	}
+}
+
+/* The rest of a line that began with f; true while it goes on. */
+static int take_path(char c)
+{
+	static char path[200];
+	static size_t len;
+	static int on;
+	char text[200];
+
+	if (!on) {
+		on = c == 'f';
+		len = 0;
+		return on;
+	}
+	if (c != '\n' && len < sizeof(path) - 1) {
+		path[len++] = c;
+		return 1;
+	}
+	path[len] = '\0';
+	on = 0;
+	sysfs();
+	first_line(path, text, sizeof(text));
+	dprintf(1, "agent: file %s %s\n", path, text);
+	return 1;
+}
+
 static void answer(char c)
 {
 	struct timespec real, mono;
 	int fd;
 
+	if (take_path(c)) {
+		return;
+	}
 	switch (c) {
 	case 's':
 		dprintf(1, "agent: sum %016llx\n", (unsigned long long)sum());
@@ -169,11 +251,13 @@ int main(void)
 	fill(env("agent_mib", 4));
 	period_ms = (int)env("agent_ms", 200);
 	peer_count = peer();
+	open_events();
 	for (uint64_t n = 1;; n++) {
 		struct timespec t;
 		char c[16];
 		uint64_t s = sum();
 
+		tell_events();
 		clock_gettime(CLOCK_MONOTONIC, &t);
 		if (peer_count) {
 			dprintf(1, "agent: count %llu time %lld.%03ld sum %016llx peer %llu\n",

@@ -92,7 +92,8 @@ static void test_long_messages_are_cut(void **state)
 	err_free(e);
 }
 
-/* What is quoted in a message may come from anywhere: it neither ends the line nor moves a cursor. */
+/* What is quoted in a message may come from anywhere: it neither ends the line nor moves a cursor.
+ */
 static void test_messages_are_one_line(void **state)
 {
 	(void)state;
@@ -117,6 +118,18 @@ static void test_every_class_has_an_errno_and_a_name(void **state)
 	}
 }
 
+/* The class stays; the number is the protocol's. */
+static void test_errno_of_its_own(void **state)
+{
+	(void)state;
+	struct err *e = err_set_errno(ERR(ERR_NOT_NOW, "no disk"), ENODEV);
+	assert_int_equal(err_class(e), ERR_NOT_NOW);
+	assert_int_equal(err_to_errno(e), ENODEV);
+	assert_string_equal(err_msg(e), "no disk");
+	err_free(e);
+	assert_null(err_set_errno(NULL, ENODEV));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -127,6 +140,7 @@ int main(void)
 		cmocka_unit_test(test_long_messages_are_cut),
 		cmocka_unit_test(test_messages_are_one_line),
 		cmocka_unit_test(test_every_class_has_an_errno_and_a_name),
+		cmocka_unit_test(test_errno_of_its_own),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -31,7 +31,9 @@ static struct area *build(unsigned ncpus)
 	struct area *a = malloc(sizeof(*a));
 	assert_non_null(a);
 	gpa_t rsdp = GPA(0);
-	ok(acpi_build(g, ncpus, &rsdp));
+	ok(acpi_build(g,
+		      &(struct acpi_opts){ .ncpus = ncpus, .battery = true, .gpe_methods = true },
+		      &rsdp));
 	ok(gmem_read(g, GPA(ACPI_BASE), a->bytes, ACPI_LEN));
 	a->rsdp = (uint32_t)rsdp.v;
 	return a;
@@ -80,7 +82,7 @@ static struct tables walk(const struct area *a)
 	assert_int_equal(rsdp[15], 2);
 	assert_int_equal(get_le32(rsdp + 20), 36);
 	t.xsdt = table(a, get_le64(rsdp + 24), "XSDT", &t.xsdt_len);
-	assert_int_equal(t.xsdt_len, 36 + 2 * 8);
+	assert_int_equal(t.xsdt_len, 36 + 4 * 8);
 	t.fadt = table(a, get_le64(t.xsdt + 36), "FACP", &t.fadt_len);
 	t.madt = table(a, get_le64(t.xsdt + 44), "APIC", &t.madt_len);
 	uint64_t dsdt = get_le64(t.fadt + 140);
@@ -118,6 +120,10 @@ static void fadt_names_the_hardware(void **state)
 	assert_int_equal(get_le32(f + 56), 0x600); /* PM1a event */
 	assert_int_equal(get_le32(f + 64), 0x604); /* PM1a control */
 	assert_int_equal(get_le32(f + 76), 0x608); /* timer */
+	assert_int_equal(get_le32(f + 80), 0x620); /* GPE0: 32 bytes of status, 32 of enable */
+	assert_int_equal(get_le32(f + 84), 0);     /* no GPE1 */
+	assert_int_equal(f[92], 64);
+	assert_int_equal(f[93], 0);
 	assert_int_equal(f[88], 4);
 	assert_int_equal(f[89], 2);
 	assert_int_equal(f[91], 4);
@@ -130,7 +136,8 @@ static void fadt_names_the_hardware(void **state)
 	assert_true((flags & 1u << 10) != 0); /* reset register */
 	assert_true((flags & 1u << 8) != 0);  /* 32-bit timer */
 	assert_true((flags & 1u << 20) == 0); /* not reduced hardware */
-	assert_true((flags & 1u << 4) == 0);  /* power button is fixed hardware */
+	assert_true((flags & 7u << 4) == 0); /* power and sleep button and RTC are fixed hardware */
+	assert_true((flags & 1u << 14) != 0); /* PCI Express wake status */
 	check_port(f + 116, 8, 1, 0xcf9);
 	assert_int_equal(f[128], 6);
 	check_port(f + 148, 32, 3, 0x600);
@@ -199,7 +206,7 @@ static void too_many_cpus_are_an_error(void **state)
 	SCOPE(gmem_freep) struct gmem *g = NULL;
 	ok(gmem_new(GMEM_MIN_BYTES, &g));
 	gpa_t rsdp = GPA(7);
-	struct err *e = acpi_build(g, 5000, &rsdp);
+	struct err *e = acpi_build(g, &(struct acpi_opts){ .ncpus = 5000 }, &rsdp);
 	assert_non_null(e);
 	err_free(e);
 	assert_true(rsdp.v == 7);
@@ -210,6 +217,9 @@ static void dsdt_is_small(void **state)
 	(void)state;
 	SCOPE(freep) struct area *a = build(1);
 	struct tables t = walk(a);
+	/* The ports that devices answer at are in it. */
+	static const uint8_t pvpanic[] = { 0x47, 1, 0x05, 0x05, 0x05, 0x05, 1, 1 };
+	assert_non_null(memmem(t.dsdt, t.dsdt_len, pvpanic, sizeof(pvpanic)));
 	assert_true(t.dsdt_len < 1024); /* a guest interprets all of it at boot */
 }
 
@@ -252,6 +262,12 @@ static void iasl_understands_them(void **state)
 	disassemble(dir, "facp", t.fadt, t.fadt_len, "Reset Register Supported (V2) : 1");
 	disassemble(dir, "apic", t.madt, t.madt_len, "Processor Local x2APIC");
 	disassemble(dir, "dsdt", t.dsdt, t.dsdt_len, "PNP0501");
+	uint32_t ssdt_len;
+	const uint8_t *ssdt = table(a, get_le64(t.xsdt + 52), "SSDT", &ssdt_len);
+	disassemble(dir, "gpes", ssdt, ssdt_len, "Method (_EFF, 0, NotSerialized)");
+	disassemble(dir, "gpes", ssdt, ssdt_len, "Method (_E01, 0, NotSerialized)");
+	ssdt = table(a, get_le64(t.xsdt + 60), "SSDT", &ssdt_len);
+	disassemble(dir, "ssdt", ssdt, ssdt_len, "0xFEA00000");
 	disassemble(dir, "xsdt", t.xsdt, t.xsdt_len, "ACPI Table Address");
 	disassemble(dir, "facs", t.facs, 64, "FACS");
 	char cmd[300];

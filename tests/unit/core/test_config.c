@@ -73,6 +73,65 @@ static void test_text_is_canonical(void **state)
 	config_done(&c);
 }
 
+/* Version 2: the devices; a configuration without any is written as version 1 for ever. */
+static void test_devices(void **state)
+{
+	(void)state;
+	struct config c;
+	make(&c);
+	c.vmgenid = true;
+	expect_ok(config_dev_add(&c.devs, &(struct config_dev){ .kind = CONFIG_RNG }, NULL));
+	char *text = NULL;
+	expect_ok(config_text(&c, &text));
+	assert_non_null(strstr(text, "\"v\":2"));
+	assert_non_null(
+		strstr(text, "\"devices\":[{\"id\":\"rng0\",\"kind\":\"rng\",\"slot\":1}]"));
+	struct config back;
+	expect_ok(config_parse(text, strlen(text), &back));
+	assert_true(back.vmgenid);
+	assert_int_equal(back.devs.n, 1);
+	assert_int_equal(back.devs.d[0].slot, 1);
+	free(text);
+	config_done(&back);
+	config_done(&c);
+}
+
+/* Options of version 2: written only when they are on, refused in a text of version 1. */
+static void test_options(void **state)
+{
+	(void)state;
+	static const struct {
+		bool battery, exit_device, gpe_methods;
+	} rows[] = { { true, false, false },
+		     { false, true, false },
+		     { false, false, true },
+		     { true, true, true } };
+	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+		struct config c;
+		make(&c);
+		assert_false(c.battery || c.exit_device || c.gpe_methods);
+		c.battery = rows[i].battery;
+		c.exit_device = rows[i].exit_device;
+		c.gpe_methods = rows[i].gpe_methods;
+		char *text = NULL;
+		expect_ok(config_text(&c, &text));
+		char *v = strstr(text, "\"v\":2");
+		assert_non_null(v);
+		struct config again;
+		expect_ok(config_parse(text, strlen(text), &again));
+		assert_int_equal(again.battery, rows[i].battery);
+		assert_int_equal(again.exit_device, rows[i].exit_device);
+		assert_int_equal(again.gpe_methods, rows[i].gpe_methods);
+		config_done(&again);
+		v[4] = '1';
+		expect_class(config_parse(text, strlen(text), &again), ERR_CORRUPT);
+		v[4] = '3';
+		expect_class(config_parse(text, strlen(text), &again), ERR_INCOMPAT);
+		free(text);
+		config_done(&c);
+	}
+}
+
 static void test_kernel_may_be_absent(void **state)
 {
 	(void)state;
@@ -142,7 +201,8 @@ static void test_strict(void **state)
 	(void)state;
 	expect_class(parse_edited("\"v\":1", "\"v\":1,\"extra\":1"), ERR_CORRUPT);
 	expect_class(parse_edited("\"v\":1", "\"v\":1,\"v\":1"), ERR_CORRUPT);
-	expect_class(parse_edited("\"v\":1", "\"v\":2"), ERR_INCOMPAT);
+	expect_class(parse_edited("\"v\":1", "\"v\":3"), ERR_INCOMPAT);
+	expect_class(parse_edited("\"v\":1", "\"v\":2"), ERR_CORRUPT); /* its keys are missing */
 	expect_class(parse_edited("\"v\":1", "\"v\":0"), ERR_CORRUPT);
 	expect_class(parse_edited("\"v\":1", "\"v\":-1"), ERR_CORRUPT);
 	expect_class(parse_edited("\"v\":1", "\"v\":\"1\""), ERR_CORRUPT);
@@ -278,7 +338,9 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_text_is_canonical),
+		cmocka_unit_test(test_devices),
 		cmocka_unit_test(test_kernel_may_be_absent),
+		cmocka_unit_test(test_options),
 		cmocka_unit_test(test_truncated_and_damaged),
 		cmocka_unit_test(test_strict),
 		cmocka_unit_test(test_check_limits),

@@ -32,12 +32,9 @@ static void collect(void)
 	}
 }
 
-/* The source tree, from the name that the compiler was given for this file. */
 static void lock_path(char *out, size_t size)
 {
-	static const char here[] = "tests/unit/core/test_desc_lock.c";
-	size_t len = strlen(__FILE__) - strlen(here);
-	snprintf(out, size, "%.*sdocs/desc.lock", (int)len, __FILE__);
+	snprintf(out, size, "%s/docs/desc.lock", TORPOR_SOURCE_DIR);
 }
 
 static void dump_all(struct wbuf *out)

@@ -343,7 +343,10 @@ static void test_forbidden_everywhere(void **state)
 	static const struct {
 		enum jail_role role;
 		const char *name;
-	} roles[] = { { JAIL_MAIN, "main" }, { JAIL_VCPU, "vcpu" }, { JAIL_JOB, "job" } };
+	} roles[] = { { JAIL_MAIN, "main" },
+		      { JAIL_VCPU, "vcpu" },
+		      { JAIL_JOB, "job" },
+		      { JAIL_PAGER, "pager" } };
 	for (size_t i = 0; i < ARRAY_LEN(roles); i++) {
 		dies(roles[i].role, roles[i].name, do_execve, "execve");
 		dies(roles[i].role, roles[i].name, do_socket, "socket");
@@ -367,11 +370,14 @@ static void test_forbidden_by_role(void **state)
 	(void)state;
 	dies(JAIL_VCPU, "vcpu", do_kvm_create, "ioctl");
 	dies(JAIL_VCPU, "vcpu", do_memfd, "memfd_create");
+	dies(JAIL_PAGER, "pager", do_kvm_create, "ioctl");
+	dies(JAIL_PAGER, "pager", do_memfd, "memfd_create");
 	if (SANITIZED) {
 		return;
 	}
 	dies(JAIL_VCPU, "vcpu", do_open_outside, "openat");
 	dies(JAIL_VCPU, "vcpu", do_open_store, "openat");
+	dies(JAIL_PAGER, "pager", do_open_store, "openat");
 	dies(JAIL_JOB, "job", do_main_loop, "pipe2");
 	dies(JAIL_MAIN, "vcpu", do_nested, "openat");
 }

@@ -8,6 +8,7 @@
 #include <setjmp.h>
 #include <stdint.h>
 #include <cmocka.h>
+#include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
@@ -145,7 +146,7 @@ static void test_parked_guests_stand_still(void **state)
 	unsigned moved = 0;
 	for (int i = 0; i < 300; i++) {
 		usleep(500);
-		vcpu_group_park(r.group, PARK_LIFE);
+		assert_true(vcpu_group_park(r.group, PARK_LIFE, 60000));
 		uint32_t a = counter(&r);
 		moved += a != last;
 		usleep(50);
@@ -166,7 +167,7 @@ static void test_pending_input_is_completed_before_the_park(void **state)
 	vcpu_group_unpark(r.group, PARK_START);
 	for (int i = 0; i < 200; i++) {
 		usleep(200);
-		vcpu_group_park(r.group, PARK_LIFE);
+		assert_true(vcpu_group_park(r.group, PARK_LIFE, 60000));
 		struct kvm_regs regs;
 		assert_int_equal(ioctl(kvm_vcpu_fd(r.vcpus[0]), KVM_GET_REGS, &regs), 0);
 		/* The value that the device gave last is in AL: not lost between exit and entry. */
@@ -183,7 +184,7 @@ static void test_reasons_stand_independently(void **state)
 	struct rig r;
 	rig_up(&r, code_count, sizeof(code_count), 1);
 	vcpu_group_unpark(r.group, PARK_START);
-	vcpu_group_park(r.group, PARK_LIFE);
+	assert_true(vcpu_group_park(r.group, PARK_LIFE, 60000));
 	vcpu_group_park_nowait(r.group, PARK_REQUEST);
 	vcpu_group_unpark(r.group, PARK_LIFE);
 	assert_true(vcpu_group_has_reason(r.group, PARK_REQUEST));
@@ -199,6 +200,129 @@ static void test_reasons_stand_independently(void **state)
 	rig_down(&r);
 }
 
+struct stop_check {
+	struct rig *r;
+	bool go;
+	unsigned calls;
+	bool own_thread; /* on a vCPU's thread, not the caller's */
+	pthread_t caller;
+};
+
+static bool look(void *arg)
+{
+	struct stop_check *c = arg;
+	uint32_t a = counter(c->r);
+	c->calls++;
+	c->own_thread = !pthread_equal(pthread_self(), c->caller);
+	usleep(50);
+	assert_int_equal(counter(c->r), a);
+	return c->go;
+}
+
+/* The work of a stop: with all parked, by the last one or the caller, and the guest goes on after
+ * it. */
+static void test_stop_with_work(void **state)
+{
+	(void)state;
+	struct rig r;
+	rig_up(&r, code_count, sizeof(code_count), 2);
+	vcpu_group_unpark(r.group, PARK_START);
+	struct stop_check c = { .r = &r, .go = true, .caller = pthread_self() };
+	uint32_t last = 0;
+	unsigned moved = 0;
+	for (int i = 0; i < 300; i++) {
+		struct vcpu_stop s = { .work = look, .arg = &c };
+		usleep(500);
+		assert_true(vcpu_group_park_and(r.group, PARK_LIFE, &s, 20000));
+		assert_true(s.resumed && c.own_thread);
+		assert_true(s.asked_ns <= s.out_ns && s.out_ns <= s.parked_ns &&
+			    s.parked_ns <= s.resumed_ns);
+		assert_false(vcpu_group_has_reason(r.group, PARK_LIFE));
+		uint32_t now = counter(&r);
+		moved += now != last;
+		last = now;
+	}
+	assert_int_equal(c.calls, 300);
+	assert_true(moved > 100);
+	/* False: they stay. */
+	struct vcpu_stop stay = { .work = look, .arg = &c };
+	c.go = false;
+	assert_true(vcpu_group_park_and(r.group, PARK_LIFE, &stay, 20000));
+	assert_false(stay.resumed);
+	last = counter(&r);
+	usleep(2000);
+	assert_int_equal(counter(&r), last);
+	/* Parked already: the caller does it; another reason stands after it. */
+	struct vcpu_stop here = { .work = look, .arg = &c };
+	c.go = true;
+	assert_true(vcpu_group_park(r.group, PARK_REQUEST, 60000));
+	assert_true(vcpu_group_park_and(r.group, PARK_LIFE, &here, 20000));
+	assert_true(here.resumed && !c.own_thread);
+	last = counter(&r);
+	usleep(2000);
+	assert_int_equal(counter(&r), last);
+	vcpu_group_unpark(r.group, PARK_REQUEST);
+	while (counter(&r) == last) {
+		usleep(100);
+	}
+	rig_down(&r);
+}
+
+/* What the guest writes shows in the dirty log, once. */
+static void test_dirty_log(void **state)
+{
+	(void)state;
+	enum { WORDS = 32 * MIB / PAGE_BYTES / 64, AT = COUNTER / PAGE_BYTES };
+	static uint64_t bits[WORDS];
+	struct rig r;
+	rig_up(&r, code_count, sizeof(code_count), 1);
+	vcpu_group_unpark(r.group, PARK_START);
+	assert_false(kvm_vm_log_on(r.vm));
+	ok(kvm_vm_log_start(r.vm));
+	assert_true(kvm_vm_log_on(r.vm));
+	ok(kvm_vm_log_fetch(r.vm, 0, bits));
+	for (unsigned w = 0; w < WORDS; w++) {
+		assert_int_equal(bits[w], UINT64_MAX); /* everything, to begin with */
+	}
+	ok(kvm_vm_log_clear(r.vm, 0, 0, WORDS * 64, bits));
+	for (unsigned i = 0; i < 20; i++) {
+		uint32_t from = counter(&r);
+		while (counter(&r) == from) {
+			usleep(100);
+		}
+		ok(kvm_vm_log_fetch(r.vm, 0, bits));
+		uint64_t n = 0;
+		for (unsigned w = 0; w < WORDS; w++) {
+			n += (uint64_t)__builtin_popcountll(bits[w]);
+		}
+		assert_int_equal(bits[AT / 64] >> (AT % 64) & 1, 1);
+		assert_int_equal(n, 1);
+		ok(kvm_vm_log_clear(r.vm, 0, AT / 64 * 64, 64, bits));
+	}
+	assert_true(vcpu_group_park(r.group, PARK_LIFE, 60000));
+	ok(kvm_vm_log_fetch(r.vm, 0, bits));
+	ok(kvm_vm_log_clear(r.vm, 0, 0, WORDS * 64, bits));
+	ok(kvm_vm_log_fetch(r.vm, 0, bits));
+	assert_int_equal(bits[AT / 64], 0);
+	rig_down(&r);
+	/* From the start: nothing is dirty. */
+	struct fd kvm;
+	struct gmem *g = NULL;
+	struct kvm_vm *vm = NULL;
+	ok(kvm_open(&kvm));
+	ok(gmem_new(32 * MIB, &g));
+	ok(kvm_vm_new_logged(kvm.n, g, &vm));
+	assert_true(kvm_vm_log_on(vm));
+	memset(bits, 0xff, sizeof(bits));
+	ok(kvm_vm_log_fetch(vm, 0, bits));
+	for (unsigned w = 0; w < WORDS; w++) {
+		assert_int_equal(bits[w], 0);
+	}
+	kvm_vm_free(vm);
+	gmem_free(g);
+	fd_close(&kvm);
+}
+
 static void test_a_triple_fault_is_told_once(void **state)
 {
 	(void)state;
@@ -209,7 +333,7 @@ static void test_a_triple_fault_is_told_once(void **state)
 	while (atomic_load(&r.fates) == 0 && clock_mono_ns() < until) {
 		usleep(1000);
 	}
-	vcpu_group_park(r.group, PARK_LIFE);
+	assert_true(vcpu_group_park(r.group, PARK_LIFE, 60000));
 	usleep(10000);
 	assert_int_equal(atomic_load(&r.fates), 1);
 	assert_non_null(r.report);
@@ -229,6 +353,42 @@ static void test_freed_while_running(void **state)
 	}
 }
 
+/* A throttled vCPU runs nothing; a park does not wait for it; what is left counts after the park.
+ */
+static void test_a_throttled_vcpu_stays_out(void **state)
+{
+	(void)state;
+	struct rig r;
+	rig_up(&r, code_count, sizeof(code_count), 1);
+	vcpu_group_unpark(r.group, PARK_START);
+	while (counter(&r) == 0) {
+		usleep(1000);
+	}
+	vcpu_group_throttle(r.group, 0, VCPU_THROTTLE_MAX_US);
+	/* More is forgotten, and so the sum does not wrap. */
+	vcpu_group_throttle(r.group, 0, UINT64_MAX);
+	/* It is out of the guest once it has parked; from then on it owes a minute. */
+	assert_true(vcpu_group_park(r.group, PARK_LIFE, 60000));
+	uint32_t before = counter(&r);
+	vcpu_group_unpark(r.group, PARK_LIFE);
+	usleep(100000);
+	assert_int_equal(counter(&r), before);
+	uint64_t from = clock_mono_ns();
+	assert_true(vcpu_group_park(r.group, PARK_LIFE, 60000));
+	assert_true(clock_mono_ns() - from < VCPU_THROTTLE_MAX_US * 500ull);
+	rig_down(&r);
+	/* One that has paid goes on. */
+	rig_up(&r, code_count, sizeof(code_count), 1);
+	vcpu_group_throttle(r.group, 0, 20000);
+	from = clock_mono_ns();
+	vcpu_group_unpark(r.group, PARK_START);
+	while (counter(&r) == 0) {
+		usleep(1000);
+	}
+	assert_true(clock_mono_ns() - from >= 20000000);
+	rig_down(&r);
+}
+
 int main(void)
 {
 	if (access("/dev/kvm", R_OK | W_OK) != 0) {
@@ -239,8 +399,11 @@ int main(void)
 		cmocka_unit_test(test_parked_guests_stand_still),
 		cmocka_unit_test(test_pending_input_is_completed_before_the_park),
 		cmocka_unit_test(test_reasons_stand_independently),
+		cmocka_unit_test(test_stop_with_work),
+		cmocka_unit_test(test_dirty_log),
 		cmocka_unit_test(test_a_triple_fault_is_told_once),
 		cmocka_unit_test(test_freed_while_running),
+		cmocka_unit_test(test_a_throttled_vcpu_stays_out),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

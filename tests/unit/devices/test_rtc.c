@@ -258,6 +258,38 @@ static void alarm_at_a_time(void **state)
 	rig_done(&r);
 }
 
+/* Each rising edge of the alarm's interrupt is told to ACPI hardware, and nothing else is. */
+static void alarm_is_told(void **state)
+{
+	(void)state;
+	struct rig r;
+	rig_init(&r, 1000000);
+	put(&r, B, BIN | H24 | UIE);
+	put(&r, 1, (get(&r, 0) + 2u) % 60);
+	put(&r, 3, 0xff);
+	put(&r, 5, 0xff);
+	fake_advance(&r.f, 3 * NS);
+	assert_int_equal(r.f.events[DEV_EVENT_RTC], 0); /* not enabled: a flag only */
+	get(&r, C);
+	put(&r, B, BIN | H24 | AIE);
+	fake_advance(&r.f, 59 * NS);
+	assert_int_equal(r.f.events[DEV_EVENT_RTC], 1);
+	struct rig b;
+	rig_init(&b, 1000000);
+	dev_carry_over(r.dev, b.dev);
+	b.f.vm_ns = r.f.vm_ns;
+	fake_advance(&b.f, 0);
+	assert_int_equal(b.f.events[DEV_EVENT_RTC], 0); /* it rang before the snapshot */
+	r.dev->part.ops->unpark(r.dev->part.self);
+	fake_advance(&r.f, 60 * NS);
+	assert_int_equal(r.f.events[DEV_EVENT_RTC], 1); /* still up: no new edge */
+	get(&r, C);
+	fake_advance(&r.f, 60 * NS);
+	assert_int_equal(r.f.events[DEV_EVENT_RTC], 2);
+	rig_done(&r);
+	rig_done(&b);
+}
+
 static void alarm_with_wildcards(void **state)
 {
 	(void)state;
@@ -500,6 +532,7 @@ int main(void)
 		cmocka_unit_test(update_interrupt),
 		cmocka_unit_test(flags_without_interrupts),
 		cmocka_unit_test(alarm_at_a_time),
+		cmocka_unit_test(alarm_is_told),
 		cmocka_unit_test(alarm_with_wildcards),
 		cmocka_unit_test(periodic_interrupt),
 		cmocka_unit_test(nvram),

@@ -73,7 +73,15 @@ static void touch(struct gmem *g, uint64_t gfn, uint64_t n)
 	}
 }
 
-static const struct snap_progress quiet;
+static const struct snap_take_opts quiet;
+static const struct snap_take_opts cancellable = { .cancel = &cancel };
+
+/* All that was touched; nothing is known of changes. */
+static struct err *save_all(struct gmem *g, const struct snap_take_opts *opts)
+{
+	const struct snap_vm vm = { .gmem = g };
+	return pages_save(NULL, &vm, NULL, true, opts);
+}
 
 static void test_chunks(void **state)
 {
@@ -81,12 +89,12 @@ static void test_chunks(void **state)
 	SCOPE(gmem_freep) struct gmem *g = NULL;
 	ok(gmem_new(GMEM_MIN_BYTES, &g));
 	uint64_t end = gmem_gfn_end(g);
-	ok(pages_save(NULL, g, NULL, &quiet));
+	ok(save_all(g, &quiet));
 	assert_int_equal(ncalls, 0); /* nothing touched, nothing given */
 	touch(g, 3, 2);
 	touch(g, 500, 3 * LEAF_PAGES);
 	touch(g, end - 1, 1);
-	ok(pages_save(NULL, g, NULL, &quiet));
+	ok(save_all(g, &quiet));
 	static const struct call want[] = {
 		{ 3, NULL, 2 },      { 500, NULL, 12 },   { 512, NULL, 512 },
 		{ 1024, NULL, 512 }, { 1536, NULL, 500 }, { 0, NULL, 1 },
@@ -115,7 +123,7 @@ static void test_high_region(void **state)
 	uint64_t high = GMEM_HIGH_START / PAGE_BYTES;
 	touch(g, low_end - 1, 1);
 	touch(g, high, 1);
-	ok(pages_save(NULL, g, NULL, &quiet));
+	ok(save_all(g, &quiet));
 	/* neighbours in the file, not in the guest */
 	assert_int_equal(ncalls, 2);
 	assert_int_equal(calls[0].index, low_end - 1);
@@ -131,14 +139,14 @@ static void test_store_fails_and_cancel(void **state)
 	ok(gmem_new(GMEM_MIN_BYTES, &g));
 	touch(g, 0, 1200);
 	fail_call = 2;
-	refused(pages_save(NULL, g, NULL, &quiet), ERR_NOSPACE, "memory region 0: disk full");
+	refused(save_all(g, &quiet), ERR_NOSPACE, "memory region 0: disk full");
 	assert_int_equal(ncalls, 2);
 	ncalls = fail_call = 0;
 	cancel_call = 2;
-	refused(pages_save(NULL, g, &cancel, &quiet), ERR_CANCELLED, "cancelled");
+	refused(save_all(g, &cancellable), ERR_CANCELLED, "cancelled");
 	assert_int_equal(ncalls, 2);
 	ncalls = 0;
-	refused(pages_save(NULL, g, &cancel, &quiet), ERR_CANCELLED, "cancelled");
+	refused(save_all(g, &cancellable), ERR_CANCELLED, "cancelled");
 	assert_int_equal(ncalls, 0);
 	refused(pages_check_cancel(&cancel), ERR_CANCELLED, "cancelled");
 	ok(pages_check_cancel(NULL));
@@ -154,19 +162,19 @@ static void test_place(void **state)
 	uint64_t end = gmem_gfn_end(g);
 	memset(two, 0x5a, sizeof(two));
 	run = (struct call){ 7, two, 2 };
-	ok(pages_load(NULL, g, &quiet));
+	ok(pages_load(NULL, g, &quiet.progress));
 	ok(gmem_read(g, GPA(9 * PAGE_BYTES - 1), &got, 1));
 	assert_int_equal(got, 0x5a);
 	run.index = end - 2;
-	ok(pages_load(NULL, g, &quiet));
+	ok(pages_load(NULL, g, &quiet.progress));
 	run.index = end - 1;
-	refused(pages_load(NULL, g, &quiet), ERR_CORRUPT, "where there is no RAM");
+	refused(pages_load(NULL, g, &quiet.progress), ERR_CORRUPT, "where there is no RAM");
 	run.index = end;
-	refused(pages_load(NULL, g, &quiet), ERR_CORRUPT, "where there is no RAM");
+	refused(pages_load(NULL, g, &quiet.progress), ERR_CORRUPT, "where there is no RAM");
 	run = (struct call){ UINT64_MAX, two, 1 };
-	refused(pages_load(NULL, g, &quiet), ERR_CORRUPT, "where there is no RAM");
+	refused(pages_load(NULL, g, &quiet.progress), ERR_CORRUPT, "where there is no RAM");
 	run = (struct call){ 1, two, UINT64_MAX };
-	refused(pages_load(NULL, g, &quiet), ERR_CORRUPT, "where there is no RAM");
+	refused(pages_load(NULL, g, &quiet.progress), ERR_CORRUPT, "where there is no RAM");
 }
 
 struct seen {
@@ -192,7 +200,7 @@ static void test_progress(void **state)
 	static uint8_t page[PAGE_BYTES];
 	ok(gmem_new(GMEM_MIN_BYTES, &g));
 	touch(g, 100, 700);
-	ok(pages_save(NULL, g, NULL, &p));
+	ok(save_all(g, &(struct snap_take_opts){ .progress = p }));
 	assert_false(seen.fell);
 	assert_int_equal(seen.done, GMEM_MIN_BYTES);
 	assert_int_equal(seen.total, GMEM_MIN_BYTES);

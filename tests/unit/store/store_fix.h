@@ -7,6 +7,7 @@
 #define TORPOR_TEST_STORE_FIX_H
 
 #include <dirent.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <ftw.h>
 #include <stdio.h>

@@ -151,6 +151,70 @@ static void full_in_the_middle(void **state)
 	fix_rmdir(strdup(dir));
 }
 
+/* Free pages without blocks, and then not a block left: the reserve pays for the first removals. */
+static void full_with_holes(void **state)
+{
+	(void)state;
+	char dir[512];
+	snprintf(dir, sizeof(dir), "%s/holes", disk);
+	struct store *s = NULL;
+	struct family *f = NULL;
+	OK(store_open(dir, STORE_CREATE, &s));
+	OK(family_open(s, fix_fam, true, &f));
+	uint8_t *img[4];
+	uint64_t ids[4];
+	for (unsigned i = 0; i < 3; i++) {
+		struct snap_info info;
+		img[i] = random_image(50 + i, PAGES);
+		OK(fix_take(f, fix_vm1, "", img[i], PAGES, &info));
+		ids[i] = info.id;
+	}
+	OK(family_remove(f, &ids[1], 1));
+	uint64_t bytes;
+	OK(family_punch(f, true, &bytes));
+	assert_true(bytes > 10 << 20);
+	int fd;
+	fill_disk(&fd, 0);
+	struct statvfs v;
+	assert_int_equal(statvfs(disk, &v), 0);
+	assert_int_equal(v.f_bavail, 0);
+	struct snap_info info;
+	FAILS(ERR_NOSPACE, "full", fix_take(f, fix_vm1, "", img[1], PAGES, &info));
+	OK(family_remove(f, &ids[0], 1));
+	fix_same(f, ids[2], "memory", img[2], PAGES);
+	fix_sound(f, ids[2]);
+	OK(family_punch(f, true, &bytes));
+	OK(fix_take(f, fix_vm1, "", img[0], PAGES / 2, &info));
+	fix_same(f, info.id, "memory", img[0], PAGES / 2);
+	OK(family_punch(f, true, &bytes));
+	/* Full again, to the last block: the reserve has been made anew. */
+	close(fd);
+	assert_int_equal(statvfs(disk, &v), 0);
+	char path[512];
+	snprintf(path, sizeof(path), "%s/filler2", disk);
+	fd = open(path, O_RDWR | O_CREAT, 0600);
+	assert_true(fd >= 0);
+	if (v.f_bavail > 0) {
+		assert_int_equal(posix_fallocate(fd, 0, (off_t)(v.f_bavail * v.f_frsize)), 0);
+	}
+	close(fd);
+	uint64_t two[] = { ids[2], info.id };
+	OK(family_remove(f, two, 2));
+	struct fix_findings fi = { 0 };
+	uint64_t findings;
+	OK(family_verify(f, fix_report, &fi, &findings));
+	assert_int_equal(findings, 0);
+	unlink(path);
+	snprintf(path, sizeof(path), "%s/filler", disk);
+	unlink(path);
+	for (unsigned i = 0; i < 3; i++) {
+		free(img[i]);
+	}
+	family_close(f);
+	store_close(s);
+	fix_rmdir(strdup(dir));
+}
+
 /* The whole expected content is looked at before anything is written. */
 static void refused_beforehand(void **state)
 {
@@ -195,6 +259,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(full_disk),
 		cmocka_unit_test(full_in_the_middle),
+		cmocka_unit_test(full_with_holes),
 		cmocka_unit_test(refused_beforehand),
 	};
 	return cmocka_run_group_tests_name("full", tests, mount_disk, unmount_disk);

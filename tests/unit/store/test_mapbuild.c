@@ -107,12 +107,82 @@ static void all_zero(void **state)
 	built_nodes_done(&out);
 }
 
+/* Nodes without a changed child are those of the base; the root differs when anything does. */
+static void on_a_base(void **state)
+{
+	(void)state;
+	struct map_zero zero;
+	map_zero_init(&zero);
+	enum {
+		LEAVES = 64 * 64 + 70, /* three levels: 66 nodes, 2 nodes, the root */
+	};
+	struct node_child *level[4] = { NULL };
+	for (unsigned i = 0; i < ARRAY_LEN(level); i++) {
+		level[i] = calloc(LEAVES, sizeof(*level[i]));
+	}
+	uint64_t next = 0;
+	struct mapbuild mb = { .uuid = uuid, .zero = &zero, .next_id = count_id, .arg = &next };
+	for (uint64_t i = 0; i < LEAVES; i++) {
+		level[0][i] = (struct node_child){ .id = 1000000 + i,
+						   .digest = sha256_of(&i, sizeof(i)) };
+	}
+	/* Level by level, as a reader finds them. */
+	struct built_nodes out = { 0 };
+	struct node_child root;
+	struct node_child *work = malloc(LEAVES * sizeof(*work));
+	memcpy(work, level[0], LEAVES * sizeof(*work));
+	OK(map_build(&mb, work, LEAVES, 3, &out, &root));
+	assert_int_equal(out.n, 66 + 2 + 1);
+	for (size_t i = 0; i < out.n; i++) {
+		struct node nd;
+		unsigned l = i < 66 ? 1 : i < 68 ? 2 : 3;
+		OK(node_decode(out.node[i].p, out.node[i].len, uuid, i + 1, l, &zero, &nd));
+		level[l][l == 1   ? i
+			 : l == 2 ? i - 66
+				  : 0] = (struct node_child){ .id = i + 1, .digest = nd.digest };
+	}
+	built_nodes_done(&out);
+	mb.base = level;
+	static const struct {
+		int64_t leaf; /* changed; -1: none */
+		uint64_t made;
+	} want[] = { { -1, 0 }, { 0, 3 }, { 4095, 3 }, { 4096, 3 }, { LEAVES - 1, 3 } };
+	for (size_t i = 0; i < ARRAY_LEN(want); i++) {
+		struct node_child r;
+		memcpy(work, level[0], LEAVES * sizeof(*work));
+		if (want[i].leaf >= 0) {
+			work[want[i].leaf] = (struct node_child){ .id = 5, .digest = { { 9 } } };
+		}
+		OK(map_build(&mb, work, LEAVES, 3, &out, &r));
+		assert_int_equal(out.n, want[i].made);
+		assert_int_equal(r.id == root.id, want[i].leaf < 0);
+		assert_int_equal(sha256_equal(&r.digest, &root.digest), want[i].leaf < 0);
+		built_nodes_done(&out);
+	}
+	/* All of a node's leaves gone: no node instead of them. */
+	memcpy(work, level[0], LEAVES * sizeof(*work));
+	memset(work + 64, 0, 64 * sizeof(*work));
+	struct node_child r;
+	OK(map_build(&mb, work, LEAVES, 3, &out, &r));
+	assert_int_equal(out.n, 2);
+	struct node nd;
+	OK(node_decode(out.node[0].p, out.node[0].len, uuid, out.node[0].id, 2, &zero, &nd));
+	assert_int_equal(nd.child[0].id, 1);
+	assert_int_equal(nd.child[1].id, 0);
+	built_nodes_done(&out);
+	for (unsigned i = 0; i < ARRAY_LEN(level); i++) {
+		free(level[i]);
+	}
+	free(work);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(heights),
 		cmocka_unit_test(walks_back),
 		cmocka_unit_test(all_zero),
+		cmocka_unit_test(on_a_base),
 	};
 	return cmocka_run_group_tests_name("mapbuild", tests, NULL, NULL);
 }

@@ -453,6 +453,89 @@ static void test_cancel_wakes(void **state)
 	pack_free(p);
 }
 
+static struct err *load_one(void *arg, const struct pack_chunk *c, struct pack_leaf *ret_leaf)
+{
+	(void)arg;
+	struct map_zero zero;
+	map_zero_init(&zero);
+	pack_leaf_zero(&zero, ret_leaf);
+	ENSURE(c->leaf != 9, ERR_CORRUPT, "leaf 9 is rotten");
+	ret_leaf->ref[5] = (struct page_ref){ .frame = 0, .v = 55 };
+	ret_leaf->digest[5] = page_value_digest(55);
+	ret_leaf->ref[6] = (struct page_ref){ .frame = 777, .v = 3 };
+	return NULL;
+}
+
+/* A leaf that is gone on with: what it was before, then several chunks of it, one leaf at the end.
+ */
+static void test_state(void **state)
+{
+	(void)state;
+	static struct pack_chunk c;
+	static struct sink s;
+	static struct pack_leaf kept;
+	struct ids ids = { 0 };
+	pthread_t thread;
+	struct pack_opts o = opts_of(2, &ids);
+	struct pack *p = NULL;
+	o.load = load_one;
+	ok(pack_new(&o, &p));
+	s = (struct sink){ .p = p };
+	assert_int_equal(pthread_create(&thread, NULL, sink_main, &s), 0);
+	c = (struct pack_chunk){
+		.leaf = 2, .state = &kept, .load = true, .hold = true, .live = true
+	};
+	c.page[0] = page_at(0);
+	c.page[1] = page_at(3 * LEAF_PAGES); /* zero */
+	ok(pack_put(p, &c));
+	ok(pack_settle(p));
+	assert_int_equal(kept.ref[5].v, 55);
+	assert_int_equal(kept.ref[6].frame, 777);
+	struct page_ref first = kept.ref[0];
+	c = (struct pack_chunk){ .leaf = 2, .state = &kept, .hold = true, .live = true };
+	c.page[6] = page_at(4 * LEAF_PAGES); /* one value */
+	ok(pack_put(p, &c));
+	ok(pack_settle(p));
+	assert_memory_equal(&kept.ref[0], &first, sizeof(first));
+	c = (struct pack_chunk){ .leaf = 2, .state = &kept };
+	ok(pack_put(p, &c));
+	ok(pack_settle(p));
+	struct pack_leaf was = kept;
+	memset(&kept, 0xee, sizeof(kept)); /* the caller's again */
+	/* Without a state: begins as loaded, and comes out at once. */
+	c = (struct pack_chunk){ .leaf = 3, .load = true };
+	ok(pack_put(p, &c));
+	ok(pack_finish(p));
+	pthread_join(thread, NULL);
+	ok(s.e);
+	unsigned leaves = 0;
+	for (size_t i = 0; i < s.n; i++) {
+		struct leaf l;
+		if (s.kept[i].item.kind != PACK_LEAF) {
+			continue;
+		}
+		leaves++;
+		ok(leaf_decode(s.kept[i].copy, s.kept[i].item.len, uuid, s.kept[i].item.id, &l));
+		if (s.kept[i].item.leaf == 2) {
+			assert_memory_equal(l.ref, was.ref, sizeof(l.ref));
+			assert_int_equal(l.ref[5].v, 55);
+			assert_int_equal(l.ref[6].v, 0x2020202020202020ull);
+		} else {
+			assert_int_equal(s.kept[i].item.leaf, 3);
+			assert_int_equal(l.ref[6].frame, 777);
+		}
+	}
+	assert_int_equal(leaves, 2);
+	sink_done(&s);
+	pack_free(p);
+	/* What it was cannot be found out. */
+	ok(pack_new(&o, &p));
+	c = (struct pack_chunk){ .leaf = 9, .load = true };
+	ok(pack_put(p, &c));
+	fails_with(pack_settle(p), ERR_CORRUPT, "leaf 9 is rotten");
+	pack_free(p);
+}
+
 /* A consumer that holds everything until the end still gets there. */
 static void test_hold_all(void **state)
 {
@@ -595,9 +678,9 @@ int main(void)
 		cmocka_unit_test(test_tight_queue), cmocka_unit_test(test_sparse),
 		cmocka_unit_test(test_nothing),     cmocka_unit_test(test_settle),
 		cmocka_unit_test(test_cancel),      cmocka_unit_test(test_cancel_wakes),
-		cmocka_unit_test(test_hold_all),    cmocka_unit_test(test_free_early),
-		cmocka_unit_test(test_id_fails),    cmocka_unit_test(test_threads),
-		cmocka_unit_test(test_invalid),
+		cmocka_unit_test(test_state),       cmocka_unit_test(test_hold_all),
+		cmocka_unit_test(test_free_early),  cmocka_unit_test(test_id_fails),
+		cmocka_unit_test(test_threads),     cmocka_unit_test(test_invalid),
 	};
 	return cmocka_run_group_tests(tests, setup, teardown);
 }

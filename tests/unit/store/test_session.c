@@ -6,6 +6,8 @@
 #include <stdint.h>
 #include <cmocka.h>
 
+#include <signal.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 
 #include "tests/unit/store/store_fix.h"
@@ -433,10 +435,58 @@ static void families_come_and_go(void **state)
 	free(img);
 }
 
+/* The process's own limit on files is a full store with a remedy, not an error of the disk. */
+static void limit_on_files(void **state)
+{
+	struct fixture *x = *state;
+	uint8_t *small = fix_image(1, 300);
+	struct snap_info info;
+	OK(fix_take(x->f, fix_vm1, "", small, 300, &info));
+	family_close(x->f);
+	store_close(x->s);
+	pid_t pid = fork();
+	assert_true(pid >= 0);
+	if (pid == 0) {
+		struct store *s = NULL;
+		struct family *f = NULL;
+		struct snap_info unused;
+		signal(SIGXFSZ, SIG_IGN);
+		setrlimit(RLIMIT_FSIZE, &(struct rlimit){ 6 << 20, 6 << 20 });
+		uint8_t *img = malloc(8 << 20);
+		uint64_t seed = 3;
+		for (size_t i = 0; i < (8 << 20) / 8; i++) {
+			uint64_t v = fix_rnd(&seed);
+			memcpy(img + i * 8, &v, 8);
+		}
+		struct err *e = store_open(x->dir, STORE_WRITE, &s);
+		e = e == NULL ? family_open(s, fix_fam, false, &f) : e;
+		if (e != NULL) {
+			_exit(1);
+		}
+		e = fix_take(f, fix_vm1, "", img, 2048, &unused);
+		if (e == NULL || err_class(e) != ERR_NOSPACE ||
+		    strstr(err_msg(e), "ulimit -f") == NULL) {
+			fprintf(stderr, "%s\n", e != NULL ? err_msg(e) : "it fits");
+			_exit(2);
+		}
+		e = family_remove(f, &info.id, 1);
+		_exit(e == NULL ? 7 : 3);
+	}
+	int status;
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_true(WIFEXITED(status));
+	assert_int_equal(WEXITSTATUS(status), 7);
+	OK(store_open(x->dir, STORE_WRITE, &x->s));
+	OK(family_open(x->s, fix_fam, false, &x->f));
+	assert_no_leftovers(x->f, 0);
+	free(small);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(write_and_read_back, setup, teardown),
+		cmocka_unit_test_setup_teardown(limit_on_files, setup, teardown),
 		cmocka_unit_test_setup_teardown(digest_is_of_content, setup, teardown),
 		cmocka_unit_test_setup_teardown(map_lengths, setup, teardown),
 		cmocka_unit_test_setup_teardown(numbers_are_never_reused, setup, teardown),

@@ -199,6 +199,54 @@ static void a_lost_table_is_damage(void **state)
 	fix_rmdir(dir);
 }
 
+/*
+ * The head of a big value says what LMDB frees. Any flag of it that is not as it was written makes
+ * replacing and removing an error; with the flag "dirty" LMDB would give the page to free().
+ */
+static void no_damaged_head_is_freed(void **state)
+{
+	(void)state;
+	static uint8_t val[9000];
+	char *dir = fix_tmpdir();
+	char path[300];
+	struct lenv *l = NULL;
+	struct ltxn *t = NULL;
+	struct bytes key = { "k", 1 };
+	bool found;
+	memset(val, 0x5a, sizeof(val));
+	OK(env_try_at(dir, true, &l));
+	OK(ltxn_begin(l, true, &t));
+	OK(ltxn_put(t, 0, key, (struct bytes){ val, sizeof(val) }));
+	/* Within the transaction that wrote it the head is another one. */
+	OK(ltxn_put(t, 0, key, (struct bytes){ val, sizeof(val) - 5000 }));
+	OK(ltxn_put(t, 0, key, (struct bytes){ val, sizeof(val) }));
+	OK(ltxn_commit(t));
+	snprintf(path, sizeof(path), "%s/data.mdb", dir);
+	struct lplace at;
+	OK(ltxn_begin(l, false, &t));
+	OK(ltxn_where(t, 0, key, &at, &found));
+	assert_true(found);
+	ltxn_abort(t);
+	for (unsigned bit = 0; bit < 16; bit++) {
+		uint64_t flags = at.off - 16 + 10 + bit / 8;
+		fix_flip(path, flags, bit % 8);
+		OK(ltxn_begin(l, true, &t));
+		FAILS(ERR_CORRUPT, "", ltxn_del(t, 0, key, &found));
+		ltxn_abort(t);
+		OK(ltxn_begin(l, true, &t));
+		FAILS(ERR_CORRUPT, "", ltxn_put(t, 0, key, (struct bytes){ val, 10 }));
+		ltxn_abort(t);
+		fix_flip(path, flags, bit % 8);
+	}
+	OK(ltxn_begin(l, true, &t));
+	OK(ltxn_del(t, 0, key, &found));
+	assert_true(found);
+	OK(ltxn_commit(t));
+	sound(l);
+	lenv_close(l);
+	fix_rmdir(dir);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -206,6 +254,7 @@ int main(void)
 		cmocka_unit_test(beside_a_writer),
 		cmocka_unit_test(no_commit_is_rolled_back),
 		cmocka_unit_test(a_lost_table_is_damage),
+		cmocka_unit_test(no_damaged_head_is_freed),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

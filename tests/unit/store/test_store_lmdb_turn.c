@@ -9,8 +9,11 @@
 #include <stdint.h>
 #include <cmocka.h>
 
+#include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdatomic.h>
+#include <sys/file.h>
 #include <sys/wait.h>
 
 #include "core/base/clock.h"
@@ -195,6 +198,288 @@ static void killed_readers_keep_nothing(void **state)
 	fix_rmdir(dir);
 }
 
+/* Waits for a child that must not hang; its exit status, 256 for a signal. */
+static int child_end(pid_t pid)
+{
+	int st;
+	assert_int_equal(waitpid(pid, &st, 0), pid);
+	return WIFEXITED(st) ? WEXITSTATUS(st) : 256;
+}
+
+/* A child that opens the environment, begins to write and exits with the error's class. */
+static pid_t child_that_writes(const char *dir, bool create)
+{
+	pid_t pid = fork();
+	if (pid == 0) {
+		struct lenv *l = NULL;
+		struct ltxn *t = NULL;
+		struct lenv_opts o = { .dir = dir,
+				       .dbs = dbs,
+				       .ndbs = 1,
+				       .map_bytes = 16 * GIB,
+				       .create = create,
+				       .write_wait_ms = 400 };
+		alarm(20); /* a hang */
+		struct err *e = lenv_open(&o, &l);
+		if (e == NULL) {
+			e = ltxn_begin(l, true, &t);
+		}
+		_exit(e == NULL ? 0 : (int)err_class(e));
+	}
+	return pid;
+}
+
+static void finish_child(pid_t pid, int go)
+{
+	kill(pid, SIGCONT);
+	assert_int_equal(write(go, "", 1), 1);
+	assert_int_equal(child_end(pid), 0);
+	close(go);
+}
+
+/* Nothing that can be removed from the directory lets a second writer past a stopped one. */
+static void removed_lock_files_let_nobody_hang(void **state)
+{
+	(void)state;
+	char *dir = fix_tmpdir();
+	char path[300];
+	struct lenv *l = env_at(dir, true);
+	write_one(l, 1, 10);
+	lenv_close(l);
+	int go;
+	pid_t pid = child_with_txn(dir, true, &go);
+	kill(pid, SIGSTOP);
+	snprintf(path, sizeof(path), "%s/write.lock", dir);
+	unlink(path);
+	assert_int_equal(child_end(child_that_writes(dir, false)), ERR_NOT_NOW);
+	assert_int_equal(child_end(child_that_writes(dir, true)), ERR_NOT_NOW);
+	finish_child(pid, go);
+	assert_int_equal(child_end(child_that_writes(dir, false)), 0);
+	fix_rmdir(dir);
+}
+
+/* An opener that must mend lock.mdb needs the write lock, too. */
+static void opening_does_not_hang_on_a_stopped_writer(void **state)
+{
+	(void)state;
+	enum {
+		TXNID_AT = 48, /* in lock.mdb: behind magic, format and the readers' mutex */
+	};
+	char *dir = fix_tmpdir();
+	char path[300];
+	struct lenv *l = env_at(dir, true);
+	write_one(l, 1, 10);
+	lenv_close(l);
+	int go;
+	pid_t pid = child_with_txn(dir, true, &go);
+	kill(pid, SIGSTOP);
+	snprintf(path, sizeof(path), "%s/lock.mdb", dir);
+	int fd = open(path, O_RDWR);
+	uint64_t txnid = 0;
+	assert_int_equal(pread(fd, &txnid, 8, TXNID_AT), 8);
+	assert_true(txnid >= 2 && txnid < 10);
+	uint64_t behind = txnid - 1; /* as a writer leaves it that is stopped after its meta page */
+	assert_int_equal(pwrite(fd, &behind, 8, TXNID_AT), 8);
+	assert_int_equal(child_end(child_that_writes(dir, false)), ERR_NOT_NOW);
+	assert_int_equal(pwrite(fd, &txnid, 8, TXNID_AT), 8);
+	close(fd);
+	finish_child(pid, go);
+	fix_rmdir(dir);
+}
+
+/* Nor on one that was stopped while it opened or closed the environment. */
+static void opening_does_not_hang_on_a_stopped_opener(void **state)
+{
+	(void)state;
+	char *dir = fix_tmpdir();
+	lenv_close(env_at(dir, true));
+	int fd = open(dir, O_RDONLY | O_DIRECTORY);
+	assert_int_equal(flock(fd, LOCK_EX), 0);
+	assert_int_equal(child_end(child_that_writes(dir, false)), ERR_NOT_NOW);
+	assert_int_equal(child_end(child_that_writes(dir, true)), ERR_NOT_NOW);
+	close(fd);
+	assert_int_equal(child_end(child_that_writes(dir, false)), 0);
+	fix_rmdir(dir);
+}
+
+/* The next in the queue is stopped; once the writer has ended, others pass it by. */
+static void a_stopped_waiter_is_passed_by(void **state)
+{
+	(void)state;
+	char *dir = fix_tmpdir();
+	struct lenv *l = env_at(dir, true);
+	write_one(l, 1, 10);
+	int go;
+	pid_t writer = child_with_txn(dir, true, &go);
+	int ready[2];
+	assert_int_equal(pipe(ready), 0);
+	pid_t waiter = fork();
+	if (waiter == 0) {
+		struct lenv_opts o = { .dir = dir,
+				       .dbs = dbs,
+				       .ndbs = 1,
+				       .map_bytes = 16 * GIB,
+				       .write_wait_ms = 60000 };
+		struct ltxn *t = NULL;
+		struct lenv *mine = NULL;
+		OK(lenv_open(&o, &mine));
+		assert_int_equal(write(ready[1], "", 1), 1);
+		OK(ltxn_begin(mine, true, &t));
+		_exit(0);
+	}
+	char c;
+	assert_int_equal(read(ready[0], &c, 1), 1);
+	usleep(100000); /* it waits now; if it does not yet, the test is only easier */
+	kill(waiter, SIGSTOP);
+	finish_child(writer, go);
+	for (uint32_t i = 0; i < 3; i++) {
+		write_one(l, 10 + i, 10);
+	}
+	kill(waiter, SIGKILL);
+	assert_int_equal(child_end(waiter), 256);
+	close(ready[0]);
+	close(ready[1]);
+	lenv_close(l);
+	fix_rmdir(dir);
+}
+
+struct greedy {
+	struct lenv *l;
+	atomic_uint done;
+	atomic_bool stop;
+};
+
+static void *write_without_pause(void *arg)
+{
+	struct greedy *g = arg;
+	for (uint32_t k = 0; !atomic_load(&g->stop); k++) {
+		write_one(g->l, k % 8, 1000);
+		atomic_fetch_add(&g->done, 1);
+	}
+	return NULL;
+}
+
+/* A thread that writes without a pause lets another one of its process in between. */
+static void threads_are_served_in_turn(void **state)
+{
+	(void)state;
+	enum {
+		ROUNDS = 50,
+	};
+	char *dir = fix_tmpdir();
+	struct greedy g = { .l = env_at(dir, true) };
+	pthread_t other;
+	write_one(g.l, 1, 10);
+	assert_int_equal(pthread_create(&other, NULL, write_without_pause, &g), 0);
+	while (atomic_load(&g.done) < 3) {
+		usleep(100);
+	}
+	unsigned before = atomic_load(&g.done);
+	for (uint32_t i = 0; i < ROUNDS; i++) {
+		write_one(g.l, 100 + i, 10);
+	}
+	unsigned passed = atomic_load(&g.done) - before;
+	atomic_store(&g.stop, true);
+	pthread_join(other, NULL);
+	/* One each would be fair; without a queue it is hundreds, or the limit is reached. */
+	assert_true(passed <= 5 * ROUNDS);
+	lenv_close(g.l);
+	fix_rmdir(dir);
+}
+
+/* A child that gives up what it inherited gives up nothing of its parent's. */
+static void a_fork_keeps_its_hands_off_the_turn(void **state)
+{
+	(void)state;
+	char *dir = fix_tmpdir();
+	struct lenv *l = env_at(dir, true);
+	struct ltxn *t = NULL;
+	write_one(l, 1, 10);
+	OK(ltxn_begin(l, true, &t));
+	uint32_t k = 5;
+	OK(ltxn_put(t, 0, (struct bytes){ &k, 4 }, (struct bytes){ &k, 4 }));
+	for (unsigned commit = 0; commit < 2; commit++) {
+		pid_t pid = fork();
+		if (pid == 0) {
+			alarm(20);
+			struct err *e = NULL;
+			if (commit) {
+				e = ltxn_commit(t);
+			} else {
+				ltxn_abort(t);
+			}
+			_exit(commit ? e == NULL || err_class(e) != ERR_NOT_NOW : 0);
+		}
+		assert_int_equal(child_end(pid), 0);
+	}
+	assert_int_equal(child_end(child_that_writes(dir, false)), ERR_NOT_NOW);
+	OK(ltxn_commit(t));
+	assert_int_equal(child_end(child_that_writes(dir, false)), 0);
+	uint64_t n;
+	OK(ltxn_begin(l, false, &t));
+	OK(ltxn_count(t, 0, &n));
+	assert_int_equal(n, 2);
+	ltxn_abort(t);
+	lenv_close(l);
+	fix_rmdir(dir);
+}
+
+/*
+ * A write that ends in a fault (here: the file is cut off beneath it) may leave LMDB's lock taken
+ * for as long as the process lives. Others must not wait for it without a limit.
+ */
+static void a_fault_in_a_commit_hangs_nobody(void **state)
+{
+	(void)state;
+	char *dir = fix_tmpdir();
+	char path[300];
+	struct lenv *l = env_at(dir, true);
+	for (uint32_t k = 0; k < 400; k++) {
+		write_one(l, k, 1500);
+	}
+	int ready[2];
+	int go[2];
+	assert_int_equal(pipe(ready), 0);
+	assert_int_equal(pipe(go), 0);
+	pid_t other = fork();
+	if (other == 0) { /* has the environment open and checked before it is damaged */
+		struct lenv *mine = env_at(dir, false);
+		struct ltxn *t = NULL;
+		char c;
+		write_one(mine, 1, 10);
+		assert_int_equal(write(ready[1], "", 1), 1);
+		assert_int_equal(read(go[0], &c, 1), 1);
+		alarm(20);
+		struct err *e = ltxn_begin(mine, true, &t);
+		_exit(e == NULL ? 0 : (int)err_class(e));
+	}
+	char c;
+	assert_int_equal(read(ready[0], &c, 1), 1);
+	struct ltxn *t = NULL;
+	OK(ltxn_begin(l, true, &t));
+	uint32_t k = 3;
+	OK(ltxn_put(t, 0, (struct bytes){ &k, 4 }, (struct bytes){ &k, 4 }));
+	snprintf(path, sizeof(path), "%s/data.mdb", dir);
+	struct stat st;
+	assert_int_equal(stat(path, &st), 0);
+	int fd = open(path, O_RDWR);
+	uint8_t *copy = malloc((size_t)st.st_size);
+	assert_int_equal(pread(fd, copy, (size_t)st.st_size, 0), st.st_size);
+	assert_int_equal(ftruncate(fd, 0), 0);
+	struct err *e = ltxn_commit(t);
+	assert_non_null(e);
+	assert_int_equal(err_class(e), ERR_CORRUPT);
+	err_free(e);
+	assert_int_equal(pwrite(fd, copy, (size_t)st.st_size, 0), st.st_size);
+	close(fd);
+	free(copy);
+	assert_int_equal(write(go[1], "", 1), 1);
+	int got = child_end(other);
+	assert_true(got == 0 || got == ERR_NOT_NOW);
+	lenv_close(l);
+	fix_rmdir(dir);
+}
+
 static void lock_files_may_be_lost(void **state)
 {
 	(void)state;
@@ -204,8 +489,6 @@ static void lock_files_may_be_lost(void **state)
 	lenv_close(l);
 	char path[300];
 	snprintf(path, sizeof(path), "%s/lock.mdb", dir);
-	assert_int_equal(unlink(path), 0);
-	snprintf(path, sizeof(path), "%s/write.lock", dir);
 	assert_int_equal(unlink(path), 0);
 	l = env_at(dir, false);
 	write_one(l, 2, 10);
@@ -223,6 +506,13 @@ int main(void)
 		cmocka_unit_test(turns),
 		cmocka_unit_test(killed_readers_keep_nothing),
 		cmocka_unit_test(lock_files_may_be_lost),
+		cmocka_unit_test(removed_lock_files_let_nobody_hang),
+		cmocka_unit_test(opening_does_not_hang_on_a_stopped_writer),
+		cmocka_unit_test(opening_does_not_hang_on_a_stopped_opener),
+		cmocka_unit_test(a_stopped_waiter_is_passed_by),
+		cmocka_unit_test(threads_are_served_in_turn),
+		cmocka_unit_test(a_fork_keeps_its_hands_off_the_turn),
+		cmocka_unit_test(a_fault_in_a_commit_hangs_nobody),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,0 +1,103 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Fuzz target: a virtio device behind the PCI host bridge, worked by a driver that does what the
+ * input says: configuration space, registers, rings and buffers. Properties: no crash, the device's
+ * work ends, and its state saves and loads at every point.
+ */
+#define assert_true(x) BUG_ON(!(x))
+#define assert_int_equal(a, b) BUG_ON((a) != (b))
+#define fail_msg(...) BUG_ON(true)
+
+#include "core/base/log.h"
+#include "devices/virtio_rng.h"
+#include "tests/fuzz/fuzz.h"
+#include "tests/lib/fake_driver.h"
+
+enum {
+	OP_BYTES = 12,
+	MEM_WINDOW = 4 * FD_RING_STEP, /* the input writes to the rings and a little behind them */
+};
+
+static struct err *make_device(unsigned kind, struct fake_driver *d, struct pci_dev **ret)
+{
+	(void)kind;
+	return virtio_rng_new(&d->host.host, "fuzz", ret);
+}
+
+static void run_op(struct fake_driver *d, const uint8_t *op)
+{
+	uint64_t v = get_le64(op + 4);
+	unsigned len = 1u << (op[1] & 3);
+	unsigned off = get_le16(op + 2);
+	switch (op[0] % 8) {
+	case 0:
+		fd_ecam_put(d, off & 0xff & ~(len - 1), len, v);
+		d->bar = fd_ecam(d, PCI_BAR0, 4) & ~0xfull;
+		break;
+	case 1:
+		(void)fd_ecam(d, off & 0xfff & ~(len - 1), len);
+		break;
+	case 2:
+		d->bus_dev->ops->write(d->bus_dev, FD_RANGE_WIN32,
+				       d->bar - PCI_WIN32_BASE + (off & 0x7fff & ~(len - 1)), len,
+				       v);
+		break;
+	case 3:
+		d->bus_dev->ops->read(d->bus_dev, FD_RANGE_WIN32,
+				      d->bar - PCI_WIN32_BASE + (off & 0x7fff & ~(len - 1)), len,
+				      &v);
+		break;
+	case 4: /* a descriptor in the rings' range: address, length, flags from few bits */
+		fd_desc(d, op[1] & 3, off & 15, FD_RING_BASE + (v & 0xffffff), op[8] * 16u,
+			op[9] & 7, op[10] & 31);
+		break;
+	case 5:
+		fd_mem(d, FD_RING_BASE + off * 4 % MEM_WINDOW, op + 4, 8);
+		break;
+	case 6:
+		d->size[op[1] & 1] = 16;
+		fd_offer(d, op[1] & 1, off & 31, true);
+		break;
+	default:
+		fake_loop(&d->host);
+		break;
+	}
+}
+
+static void save_and_load(struct fake_driver *d)
+{
+	struct snap_part *p = &d->dev->dev.part;
+	SCOPE(wbuf_done) struct wbuf w = wbuf_make(1u << 20);
+	ok_(p->ops->fetch(p->self));
+	ok_(desc_encode(p->desc, p->instance, p->state, &w));
+	ok_(desc_decode(p->desc, p->instance, w.p, w.len, p->state));
+	ok_(p->ops->commit(p->self));
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
+{
+	if (len < 2) {
+		return 0;
+	}
+	log_set_level(LOG_ERROR);
+	struct fake_driver d;
+	struct pci_dev *dev = NULL;
+	fd_init(&d);
+	ok_(make_device(data[0], &d, &dev));
+	fd_plug(&d, dev);
+	if ((data[1] & 1) != 0) {
+		fd_start(&d, 1,
+			 (data[1] & 2) != 0 ? VIRTIO_F_EVENT_IDX | VIRTIO_F_INDIRECT_DESC : 0);
+	}
+	unsigned n = 0;
+	for (size_t at = 2; at + OP_BYTES <= len && n < 512; at += OP_BYTES, n++) {
+		run_op(&d, data + at);
+		if (data[at] >= 0xf0) {
+			save_and_load(&d);
+		}
+	}
+	fake_loop(&d.host);
+	save_and_load(&d);
+	fd_done(&d);
+	return 0;
+}

@@ -1,0 +1,314 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Guest of the virtio tests: drives every device that it finds, for ever, and checks what comes back.
+ * One line per round: "round N rng A disk B irqs I". Command line: beat=MS between rounds, intx=1 for
+ * INTA instead of MSI-X, event=0 without event-idx.
+ *
+ * A writable disk gets patterns that say block and turn, four requests at a time, and what was written
+ * a turn ago is read back; of a read-only one the first block must stay what it was.
+ *
+ * Keys: m moves every BAR, h works a hostile ring and recovers, e tries the edges of the disk, p says
+ * "pong".
+ */
+#include "vdrv.h"
+
+#define VEC 0x40
+#define RNG 4
+#define RNG_BYTES 64
+#define BLK 2
+#define BLK_F_RO (1ull << 5)
+#define BLK_F_FLUSH (1ull << 9)
+#define BLK_F_DISCARD (1ull << 13)
+#define BLK_F_ZEROES (1ull << 14)
+#define BLK_DEPTH 4
+#define BLK_WORDS 512 /* of 8 bytes: 4 KiB per request */
+#define SECTORS_PER_BLOCK 8
+
+void *memcpy(void *d, const void *s, size_t n);
+void *memset(void *d, int c, size_t n);
+
+static struct vdev rng;
+static bool has_rng;
+static uint64_t rng_count, round_count, features;
+static unsigned vectors;
+static uint8_t random_bytes[2][RNG_BYTES];
+
+struct blk_req {
+	struct {
+		uint32_t type, zero;
+		uint64_t sector;
+	} head;
+	volatile uint8_t status;
+	uint64_t data[BLK_WORDS] __attribute__((aligned(16)));
+};
+static struct vdev blk;
+static bool has_blk, blk_ro;
+static uint64_t blk_count, blk_blocks, first_word;
+static struct blk_req reqs[BLK_DEPTH];
+
+static void rng_start(void)
+{
+	v_start(&rng, features, 1, vectors ? VEC : 0);
+}
+
+/* Two draws are never alike. */
+static void rng_round(void)
+{
+	uint8_t *to = random_bytes[rng_count & 1];
+	uint32_t len = 0;
+	struct vbuf b[2] = { { to, RNG_BYTES / 2 }, { to + RNG_BYTES / 2, RNG_BYTES / 2 } };
+
+	memset(to, 0, RNG_BYTES);
+	uint16_t head = v_offer(&rng, 0, b, 0, 2);
+	uint16_t back = v_wait(&rng, 0, &len);
+	CHECK(back == head, back);
+	CHECK(len == RNG_BYTES, len);
+	bool same = true;
+	for (unsigned i = 0; i < RNG_BYTES; i++) {
+		same = same && random_bytes[0][i] == random_bytes[1][i];
+	}
+	CHECK(!same, rng_count);
+	rng_count++;
+}
+
+static void blk_start(void)
+{
+	v_start(&blk, features | BLK_F_RO | BLK_F_FLUSH | BLK_F_DISCARD | BLK_F_ZEROES, 1,
+		vectors ? VEC + 8 : 0);
+	blk_blocks = (v_get32(blk.config) | (uint64_t)v_get32(blk.config + 4) << 32) /
+		     SECTORS_PER_BLOCK;
+	blk_ro = blk.features & BLK_F_RO;
+	CHECK(blk_blocks >= 64, blk_blocks);
+}
+
+static void blk_send(struct blk_req *r, uint32_t type, uint64_t block, uint32_t len)
+{
+	struct vbuf b[4] = { { &r->head, sizeof(r->head) } };
+	unsigned n = 1, w = 1;
+
+	r->head.type = type;
+	r->head.sector = block * SECTORS_PER_BLOCK;
+	r->status = 0xff;
+	if (len) { /* in two pieces */
+		b[n++] = (struct vbuf){ r->data, 512 };
+		b[n++] = (struct vbuf){ r->data + 64, len - 512 };
+		w += type == 0 ? 2 : 0;
+	}
+	b[n++] = (struct vbuf){ &r->status, 1 };
+	v_offer(&blk, 0, b, n - w, w);
+}
+
+static void blk_finish(unsigned n)
+{
+	uint32_t len;
+	while (n--) {
+		v_wait(&blk, 0, &len);
+	}
+}
+
+static uint64_t pattern(uint64_t block, uint64_t turn, unsigned word)
+{
+	return (block << 32 | turn) * 0x9e3779b97f4a7c15ull + word;
+}
+
+/* One turn: BLK_DEPTH blocks written at once, synced now and then, and read back. */
+static void blk_round(void)
+{
+	uint64_t turn = blk_count / BLK_DEPTH;
+	if (blk_ro) {
+		blk_send(&reqs[0], 0, 0, sizeof(reqs[0].data));
+		blk_finish(1);
+		CHECK(reqs[0].status == 0, reqs[0].status);
+		CHECK(!blk_count || reqs[0].data[0] == first_word, reqs[0].data[0]);
+		first_word = reqs[0].data[0];
+		blk_count++;
+		return;
+	}
+	for (unsigned i = 0; i < BLK_DEPTH; i++) {
+		uint64_t block = (blk_count + i) % blk_blocks;
+		for (unsigned w = 0; w < BLK_WORDS; w++) {
+			reqs[i].data[w] = pattern(block, turn, w);
+		}
+		blk_send(&reqs[i], 1, block, sizeof(reqs[i].data));
+	}
+	blk_finish(BLK_DEPTH);
+	for (unsigned i = 0; i < BLK_DEPTH; i++) {
+		CHECK(reqs[i].status == 0, reqs[i].status);
+	}
+	if (turn % 8 == 0) {
+		blk_send(&reqs[0], 4, 0, 0);
+		blk_finish(1);
+		CHECK(reqs[0].status == 0, reqs[0].status);
+	}
+	for (unsigned i = 0; i < BLK_DEPTH; i++) {
+		memset(reqs[i].data, 0, sizeof(reqs[i].data));
+		blk_send(&reqs[i], 0, (blk_count + i) % blk_blocks, sizeof(reqs[i].data));
+	}
+	blk_finish(BLK_DEPTH);
+	for (unsigned i = 0; i < BLK_DEPTH; i++) {
+		uint64_t block = (blk_count + i) % blk_blocks;
+		for (unsigned w = 0; w < BLK_WORDS; w++) {
+			CHECK(reqs[i].data[w] == pattern(block, turn, w), block);
+		}
+	}
+	blk_count += BLK_DEPTH;
+}
+
+/* What a disk must refuse, and the requests without data. */
+static void blk_edges(void)
+{
+	struct blk_req *r = &reqs[0];
+	uint32_t len;
+
+	blk_send(r, 0, blk_blocks, 4096); /* behind the end */
+	blk_finish(1);
+	CHECK(r->status == 1, r->status);
+	blk_send(r, 0, ~0ull / 16, 4096);
+	blk_finish(1);
+	CHECK(r->status == 1, r->status);
+	blk_send(r, 77, 0, 4096);
+	blk_finish(1);
+	CHECK(r->status == 2, r->status);
+	if (blk_ro) {
+		blk_send(r, 1, 0, 4096);
+		blk_finish(1);
+		CHECK(r->status == 1, r->status);
+	} else { /* block 63 is zeroed, by write-zeroes and by discard */
+		for (unsigned type = 11; type <= 13; type += 2) {
+			uint64_t seg[2] = { 63 * SECTORS_PER_BLOCK, SECTORS_PER_BLOCK };
+			struct vbuf b[3] = { { &r->head, 16 }, { seg, 16 }, { &r->status, 1 } };
+			blk_send(r, 1, 63, 4096);
+			blk_finish(1);
+			r->head.type = type;
+			r->status = 0xff;
+			v_offer(&blk, 0, b, 2, 1);
+			v_wait(&blk, 0, &len);
+			CHECK(r->status == 0, r->status);
+			r->data[5] = 1;
+			blk_send(r, 0, 63, 4096);
+			blk_finish(1);
+			CHECK(r->status == 0 && r->data[5] == 0, r->data[5]);
+		}
+	}
+	char id[20];
+	struct vbuf b[3] = { { &r->head, 16 }, { id, 20 }, { &r->status, 1 } };
+	r->head.type = 8;
+	v_offer(&blk, 0, b, 1, 2);
+	v_wait(&blk, 0, &len);
+	CHECK(r->status == 0 && len == 21, len);
+	print("disk id %s edges ok\n", id);
+}
+
+/* Every kind of broken ring: the device asks for a reset, the VM lives on. */
+static void hostile(void)
+{
+	static const struct {
+		uint64_t addr;
+		uint32_t len;
+		uint16_t flags, next;
+	} bad[] = {
+		{ 0x100000, 16, V_WRITE | V_NEXT, 0 },	      /* a loop */
+		{ 0x100000, 16, V_WRITE | V_NEXT, V_SIZE },   /* no such descriptor */
+		{ ~0ull - 4, 16, V_WRITE, 0 },		      /* outside memory */
+		{ 0xfee00000, 16, V_WRITE, 0 },		      /* a device's registers */
+		{ 0x100000, 0xffffffff, V_WRITE, 0 },	      /* too long */
+		{ 0x100000, 0, V_WRITE, 0 },		      /* empty */
+		{ 0x100000, 24, V_INDIRECT, 0 },	      /* half a descriptor */
+		{ 0x100000, 16, V_INDIRECT | V_NEXT, 1 },
+	};
+	for (unsigned i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+		struct vqueue *q = rng.q[0];
+		q->desc[0] = (struct vdesc){ bad[i].addr, bad[i].len, bad[i].flags, bad[i].next };
+		q->avail[2 + q->avail[1] % V_SIZE] = 0;
+		q->avail[1]++;
+		v_kick(&rng, 0);
+		while (!(v_status(&rng) & 0x40)) {
+			cpu_relax();
+		}
+		CHECK((uint16_t)(q->used[0] >> 16) == q->seen, i);
+		rng_start();
+		rng_round();
+	}
+	/* Indices far ahead, and a ring outside memory. */
+	rng.q[0]->avail[1] = (uint16_t)(rng.q[0]->avail[1] + V_SIZE + 1);
+	v_kick(&rng, 0);
+	while (!(v_status(&rng) & 0x40)) {
+		cpu_relax();
+	}
+	rng_start();
+	print("hostile ok\n");
+}
+
+static void move(void)
+{
+	if (has_rng) {
+		v_move(&rng, rng.bar ^ 0x10000000);
+		rng_round();
+	}
+	if (has_blk) {
+		v_move(&blk, blk.bar ^ 0x10000000);
+		blk_round();
+	}
+	print("moved to %lx\n", rng.bar);
+}
+
+static void key(int c)
+{
+	if (c == 'm') {
+		move();
+	} else if (c == 'h') {
+		hostile();
+	} else if (c == 'e') {
+		blk_edges();
+	} else if (c == 'p') {
+		print("pong\n");
+	}
+}
+
+static void tick(struct frame *f)
+{
+	(void)f;
+	lapic_set(LAPIC_EOI, 0);
+}
+
+void guest_main(void)
+{
+	uint64_t beat = arg_number("beat", 10);
+
+	irq_off();
+	lapic_on();
+	vectors = !arg_number("intx", 0);
+	features = V_INDIRECT_DESC | (arg_number("event", 1) ? V_EVENT_IDX : 0);
+	irq_handler(0x7d, tick);
+	has_rng = v_find(RNG, 0, &rng);
+	if (has_rng) {
+		rng_start();
+	}
+	has_blk = v_find(BLK, 0, &blk);
+	if (has_blk) {
+		blk_start();
+	}
+	print("virtio: rng %u disk %u\n", has_rng, has_blk);
+	for (;;) {
+		if (has_rng) {
+			rng_round();
+		}
+		if (has_blk) {
+			blk_round();
+		}
+		print("round %lu rng %lu disk %lu irqs %lu\n", ++round_count, rng_count, blk_count,
+		      v_irqs);
+		for (int c = get_char(); c >= 0; c = get_char()) {
+			key(c);
+		}
+		lapic_oneshot(0x7d, beat * NSEC_PER_MSEC);
+		halt();
+	}
+}
+
+void guest_ap_main(void)
+{
+	for (;;) {
+		halt();
+	}
+}

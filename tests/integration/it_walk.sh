@@ -1,0 +1,184 @@
+#!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
+# A random walk of whole VMs (seeded): up to three VMs of one family, made from each other's snapshots, are taken
+# (running, suspended, given up half-way), killed, restored from any snapshot, refilled, reset and stopped; snapshots
+# are removed in any order and the store collected meanwhile. The model is what each snapshot must hold: the guest
+# checks every byte of its memory, and its beats go on where the snapshot stood. In the end every snapshot left
+# is verified, restored and checked, and the store is sound.
+# 40 steps, --long 2000.
+. "$(dirname "$0")/../lib/common.bash"
+need_kvm
+case $tier in quick) steps=20 ;; long) steps=2000 ;; *) steps=40 ;; esac
+seed=${TORPOR_SEED:-1}
+RANDOM=$((seed % 32768))
+say "seed $seed, $steps steps"
+
+declare -A alive=() in_fd=() low=() high=() # VM -> pid, console; REF -> first and last beat it may hold
+refs=() taken=0 clones=0 counts=""
+count() { counts+="$1"$'\n'; }
+
+# beat VM: the newest beat on its console into $beat.
+beat() { beat=$(grep -oE ' beat [0-9]+' "$tmp/$1.out" | tail -n 1) && beat=${beat##* }; }
+send() { printf '%s' "$2" >&"${in_fd[$1]}"; }
+new_lines() { seen=$(($(wc -l <"$tmp/$1.out") + 1)); }
+# check VM: the guest compares all of its memory.
+check() {
+	new_lines "$1"
+	send "$1" C
+	wait_line "$tmp/$1.out" 'check ' 90 "$seen" || die "$1 does not answer: $(tail -n 3 "$tmp/$1.err")"
+	[[ $line == "check ok"* ]] || bad "$1: $line"
+}
+pick_ref() { ref=${refs[RANDOM % ${#refs[@]}]}; }
+pick_vm() {
+	local names=("${!alive[@]}")
+	vm=${names[RANDOM % ${#names[@]}]}
+}
+# up VM ARGS: starts it and waits until it beats.
+up() {
+	vm=$1
+	shift
+	vm_begin "$vm" "$@"
+	alive[$vm]=$vm_pid in_fd[$vm]=$vm_in
+	wait_line "$tmp/$vm.out" 'beat ' 60 || die "$vm does not run: $*: $(cat "$tmp/$vm.err")"
+}
+down() {
+	unset "alive[$1]"
+	exec {in_fd[$1]}>&-
+}
+# restore_ref REF: as the VM itself if it is not alive, else, or by chance, as a new one of its family.
+restore_ref() {
+	local mode=() name=${1%@*}
+	if [ -n "${alive[$name]:-}" ] || [ $((RANDOM % 3)) = 0 ]; then
+		clones=$((clones + 1))
+		name=c$clones
+	fi
+	if "$torpor" restore --help | grep -q -- --mode && [ $((RANDOM % 2)) = 0 ]; then
+		mode=(--mode eager)
+	fi
+	up "$name" restore "$1" --name "$name" "${mode[@]}"
+	local first=${line#beat }
+	first=${first%% *}
+	[ "$first" -ge "${low[$1]}" ] && [ "$first" -le $((high[$1] + 1)) ] ||
+		bad "$1 restored: first beat $first, the take was at ${low[$1]} to ${high[$1]}"
+}
+take_ref() {
+	taken=$((taken + 1))
+	beat "$1"
+	local from=$beat
+	take "$1" --tag "t$taken" || die "take of $1: $(cat "$tmp/take.err")"
+	sleep 0.05 # the beat that was on its way
+	beat "$1"
+	refs+=("$1@t$taken")
+	low[$1@t$taken]=$from high[$1@t$taken]=$beat
+}
+forget() {
+	local keep=() r
+	for r in "${refs[@]}"; do
+		[ "$r" = "$1" ] || keep+=("$r")
+	done
+	refs=("${keep[@]}")
+}
+
+up a run --name a --kernel "$guests/bench.pvh" --mem 64M --cmdline "beat=10 pages=64 fill=24 halt=1"
+take_ref a
+for ((step = 0; step < steps && failures == 0; step++)); do
+	if [ ${#alive[@]} = 0 ]; then
+		pick_ref
+		count restore
+		restore_ref "$ref"
+		[ $((RANDOM % 2)) = 0 ] && check "$vm"
+		continue
+	fi
+	pick_vm
+	case $((RANDOM % 16)) in
+	0 | 1 | 2 | 3)
+		count take
+		take_ref "$vm"
+		;;
+	4 | 5)
+		count "take suspended"
+		t suspend "$vm" >"$tmp/cmd.out" 2>&1 || bad "suspend $vm: $(cat "$tmp/cmd.out")"
+		take_ref "$vm"
+		[ $((RANDOM % 2)) = 0 ] && take_ref "$vm"
+		t resume "$vm" >"$tmp/cmd.out" 2>&1 || bad "resume $vm: $(cat "$tmp/cmd.out")"
+		;;
+	6)
+		count "kill in a take"
+		"$torpor" snapshot take "$vm" --tag "k$step" --store "$store" >"$tmp/cmd.out" 2>&1 &
+		client=$!
+		pids+=("$client")
+		beat "$vm"
+		from=$beat
+		sleep "0.0$((RANDOM % 10))"
+		vm_kill "${alive[$vm]}"
+		wait "$client"
+		down "$vm"
+		beat "$vm"
+		if t snapshot show "$vm@k$step" >/dev/null 2>&1; then # it was done before the kill
+			refs+=("$vm@k$step")
+			low[$vm@k$step]=$from high[$vm@k$step]=$((beat + 1))
+		fi
+		;;
+	7)
+		count kill
+		vm_kill "${alive[$vm]}"
+		down "$vm"
+		;;
+	8)
+		count stop
+		t stop "$vm" >"$tmp/cmd.out" 2>&1 || bad "stop $vm: $(cat "$tmp/cmd.out")"
+		wait "${alive[$vm]}"
+		down "$vm"
+		;;
+	9 | 10)
+		if [ ${#alive[@]} -lt 3 ]; then
+			count restore
+			pick_ref
+			restore_ref "$ref"
+			[ $((RANDOM % 2)) = 0 ] && take_ref "$vm"
+			[ $((RANDOM % 2)) = 0 ] && check "$vm"
+		fi
+		;;
+	11 | 12)
+		if [ ${#refs[@]} -gt 2 ]; then
+			count rm
+			pick_ref
+			t snapshot rm "$ref" >"$tmp/cmd.out" 2>&1 || bad "rm $ref: $(cat "$tmp/cmd.out")"
+			forget "$ref"
+		fi
+		;;
+	13)
+		count refill
+		new_lines "$vm"
+		send "$vm" z
+		wait_line "$tmp/$vm.out" 'refilled ' 60 "$seen" || bad "$vm: no refill"
+		;;
+	14)
+		count gc
+		"$torpor" store gc --help >/dev/null 2>&1 && { t store gc >"$tmp/cmd.out" 2>&1 || bad "gc: $(cat "$tmp/cmd.out")"; }
+		;;
+	15)
+		count check
+		check "$vm"
+		;;
+	esac
+	for name in "${!alive[@]}"; do
+		grep -q CORRUPT "$tmp/$name.out" && bad "step $step: $name: $(grep -m1 CORRUPT "$tmp/$name.out")"
+	done
+done
+for name in "${!alive[@]}"; do
+	check "$name"
+	vm_kill "${alive[$name]}"
+	down "$name"
+done
+t store verify >"$tmp/verify.out" 2>&1 || bad "store verify: $(tail -n 3 "$tmp/verify.out")"
+left=$(t snapshot list --json | grep -o '"ref"' | wc -l)
+[ "$left" = ${#refs[@]} ] || bad "$left snapshots listed, the model has ${#refs[@]}"
+for ref in "${refs[@]}"; do
+	restore_ref "$ref"
+	check "$vm"
+	vm_kill "${alive[$vm]}"
+	down "$vm"
+done
+say "$step steps, ${#refs[@]} snapshots left: $(printf '%s' "$counts" | sort | uniq -c | awk '{ n = $1; $1 = ""; printf "%s %d,", $0, n }')"
+finish

@@ -1,0 +1,296 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Recovery of a store whose trees are lost: both meta pages, all branch pages, whole tables. What
+ * is left are records that say themselves what they are.
+ */
+#include <stdarg.h>
+#include <stddef.h>
+#include <setjmp.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include "store/salvage.h"
+#include "tests/unit/store/store_fix.h"
+
+enum {
+	PAGES = 2600, /* of memory: six leaves, frames enough for a tree with branches */
+	TAKES = 6,
+	FLAG_BRANCH = 1,
+	FLAG_LEAF = 2,
+	FLAG_OVERFLOW = 4,
+};
+
+struct reports {
+	unsigned saved;
+	unsigned lost;
+	char text[4096];
+};
+
+static void on_report(void *arg, enum salvage_kind kind, const char *what, const char *why)
+{
+	struct reports *r = arg;
+	size_t len = strlen(r->text);
+	r->saved += kind == SALVAGE_SAVED;
+	r->lost += kind == SALVAGE_LOST;
+	snprintf(r->text + len, sizeof(r->text) - len, "%d %s: %s\n", (int)kind, what, why);
+}
+
+struct fix {
+	char *dir;
+	char from[300];
+	char to[300];
+	char data[400];
+	uint8_t *img[TAKES];
+};
+
+/* "t1" and "t2" are removed, then another "t1" is taken: t0, t3, t4 and the new t1 are there. */
+static void setup(struct fix *x)
+{
+	SCOPE(store_closep) struct store *s = NULL;
+	SCOPE(family_closep) struct family *f = NULL;
+	struct snap_info info[TAKES];
+	x->dir = fix_tmpdir();
+	snprintf(x->from, sizeof(x->from), "%s/store", x->dir);
+	snprintf(x->to, sizeof(x->to), "%s/new", x->dir);
+	fix_data_path(x->from, fix_fam, x->data, sizeof(x->data));
+	OK(store_open(x->from, STORE_CREATE, &s));
+	struct store_vm vm = { .name = "web", .created_ns = 5 };
+	memcpy(vm.uuid, fix_vm1, 16);
+	memcpy(vm.family, fix_fam, 16);
+	OK(store_vm_put(s, &vm));
+	OK(family_open(s, fix_fam, true, &f));
+	for (unsigned i = 0; i < TAKES; i++) {
+		char tag[8];
+		snprintf(tag, sizeof(tag), "t%u", i == TAKES - 1 ? 1 : i);
+		x->img[i] = fix_image(100 + i, PAGES);
+		if (i == TAKES - 1) {
+			OK(family_remove(f, (uint64_t[]){ info[1].id, info[2].id }, 2));
+		}
+		OK(fix_take(f, fix_vm1, tag, x->img[i], PAGES, &info[i]));
+	}
+}
+
+static void done(struct fix *x)
+{
+	for (unsigned i = 0; i < TAKES; i++) {
+		free(x->img[i]);
+	}
+	fix_rmdir(x->dir);
+}
+
+static uint64_t pages_of(const char *path)
+{
+	struct stat st;
+	assert_int_equal(stat(path, &st), 0);
+	return (uint64_t)st.st_size / PAGE_BYTES;
+}
+
+/* Fills page pg with noise. */
+static void ruin(const char *path, uint64_t pg)
+{
+	uint64_t seed = pg;
+	uint8_t page[PAGE_BYTES];
+	for (size_t i = 0; i < sizeof(page); i++) {
+		page[i] = (uint8_t)fix_rnd(&seed);
+	}
+	int fd = open(path, O_RDWR);
+	assert_int_equal(pwrite(fd, page, sizeof(page), (off_t)(pg * PAGE_BYTES)), PAGE_BYTES);
+	close(fd);
+}
+
+/* Ruins every page whose head has that flag; how many. */
+static unsigned ruin_all(const char *path, unsigned flag)
+{
+	unsigned n = 0;
+	uint64_t run = 0; /* pages of a big value: their bytes are no heads */
+	for (uint64_t pg = 2; pg < pages_of(path); pg++) {
+		uint8_t head[16];
+		int fd = open(path, O_RDONLY);
+		assert_int_equal(pread(fd, head, sizeof(head), (off_t)(pg * PAGE_BYTES)), 16);
+		close(fd);
+		if (run > 0) {
+			run--;
+			continue;
+		}
+		if (get_le64(head) != pg) {
+			continue;
+		}
+		if (get_le16(head + 10) == FLAG_OVERFLOW) {
+			run = get_le32(head + 12) - 1;
+		} else if ((get_le16(head + 10) & flag) != 0) {
+			ruin(path, pg);
+			n++;
+		}
+	}
+	return n;
+}
+
+static void salvage(struct fix *x, struct reports *r)
+{
+	struct salvage_result res;
+	OK(store_salvage(x->from, x->to, on_report, r, &res));
+	assert_int_equal(res.saved, r->saved);
+}
+
+/* The snapshot of that tag in the new store has the memory of take i. */
+static void expect(struct fix *x, const char *tag, unsigned i)
+{
+	SCOPE(store_closep) struct store *s = NULL;
+	SCOPE(family_closep) struct family *f = NULL;
+	SCOPE(freep) struct snap_info *list = NULL;
+	size_t n;
+	bool found = false;
+	OK(store_open(x->to, STORE_WRITE, &s));
+	OK(family_open(s, fix_fam, false, &f));
+	OK(family_snaps(f, &list, &n));
+	for (size_t k = 0; k < n; k++) {
+		if (strcmp(list[k].tag, tag) == 0) {
+			found = true;
+			fix_same(f, list[k].id, "memory", x->img[i], PAGES);
+			fix_sound(f, list[k].id);
+			assert_int_equal(list[k].number, i + 1);
+		}
+	}
+	assert_true(found);
+	/* And the store is one to go on with. */
+	struct snap_info info;
+	OK(fix_take(f, fix_vm1, "", x->img[i], 10, &info));
+	assert_true(info.number > TAKES);
+}
+
+static void both_meta_pages_lost(void **state)
+{
+	(void)state;
+	struct fix x = { 0 };
+	struct reports r = { 0 };
+	setup(&x);
+	ruin(x.data, 0);
+	ruin(x.data, 1);
+	salvage(&x, &r);
+	assert_non_null(strstr(r.text, "looked for in all of its file"));
+	assert_non_null(strstr(r.text, "web@t0"));
+	expect(&x, "t0", 0);
+	expect(&x, "t3", 3);
+	expect(&x, "t4", 4);
+	expect(&x, "t1", 5); /* not the one that was removed */
+	done(&x);
+}
+
+static void every_branch_page_lost(void **state)
+{
+	(void)state;
+	struct fix x = { 0 };
+	struct reports r = { 0 };
+	setup(&x);
+	assert_true(ruin_all(x.data, FLAG_BRANCH) >= 1);
+	salvage(&x, &r);
+	assert_true(r.saved >= 4);
+	expect(&x, "t0", 0);
+	expect(&x, "t1", 5);
+	done(&x);
+	memset(&r, 0, sizeof(r));
+	x = (struct fix){ 0 };
+	setup(&x);
+	ruin(x.data, 0);
+	ruin(x.data, 1);
+	assert_true(ruin_all(x.data, FLAG_BRANCH) >= 1);
+	salvage(&x, &r);
+	expect(&x, "t3", 3);
+	expect(&x, "t4", 4);
+	done(&x);
+}
+
+/* A list that can be read says what was removed: nothing comes back, and what is damaged is told.
+ */
+static void a_list_is_believed(void **state)
+{
+	(void)state;
+	struct fix x = { 0 };
+	struct reports r = { 0 };
+	uint8_t head[32];
+	setup(&x);
+	fix_record(x.data, RECORD_FRAME, 0, true, 60, head); /* of one of the snapshots */
+	salvage(&x, &r);
+	assert_true(r.saved >= 3 && r.saved + r.lost == 4);
+	assert_null(strstr(r.text, "t2"));
+	static const struct {
+		const char *tag;
+		unsigned take;
+	} all[] = { { "t0", 0 }, { "t3", 3 }, { "t4", 4 }, { "t1", 5 } };
+	for (unsigned i = 0; i < 4; i++) {
+		char lost[32];
+		snprintf(lost, sizeof(lost), "1 web@%s", all[i].tag);
+		if (strstr(r.text, lost) == NULL) {
+			expect(&x, all[i].tag, all[i].take);
+		}
+	}
+	done(&x);
+}
+
+/* With the records themselves gone there is nothing to save, and that is said. */
+static void nothing_is_left(void **state)
+{
+	(void)state;
+	struct fix x = { 0 };
+	struct reports r = { 0 };
+	setup(&x);
+	ruin(x.data, 0);
+	ruin(x.data, 1);
+	assert_true(ruin_all(x.data, FLAG_LEAF) >= 1); /* snapshot records are in these */
+	salvage(&x, &r);
+	assert_int_equal(r.saved, 0);
+	assert_true(r.lost >= 1);
+	assert_non_null(strstr(r.text, "damaged"));
+	done(&x);
+}
+
+/* Any one page lost besides the meta pages: what is saved is right, everything else is told. */
+static void any_page_more(void **state)
+{
+	(void)state;
+	enum {
+		LOSSES = 12,
+	};
+	struct fix x = { 0 };
+	setup(&x);
+	ruin(x.data, 0);
+	ruin(x.data, 1);
+	uint64_t seed = 5;
+	uint64_t pages = pages_of(x.data);
+	char keep[500];
+	snprintf(keep, sizeof(keep), "%s.keep", x.data);
+	assert_int_equal(rename(x.data, keep), 0);
+	for (unsigned i = 0; i < LOSSES; i++) {
+		struct reports r = { 0 };
+		char cmd[1100];
+		snprintf(cmd, sizeof(cmd), "rm -rf '%s' && cp '%s' '%s'", x.to, keep, x.data);
+		assert_int_equal(system(cmd), 0);
+		ruin(x.data, 2 + fix_rnd(&seed) % (pages - 2));
+		salvage(&x, &r);
+		assert_true(r.saved + r.lost >= 1);
+		SCOPE(store_closep) struct store *s = NULL;
+		SCOPE(family_closep) struct family *f = NULL;
+		SCOPE(freep) struct snap_info *list = NULL;
+		size_t n = 0;
+		OK(store_open(x.to, STORE_WRITE, &s));
+		if (r.saved > 0) {
+			OK(family_open(s, fix_fam, false, &f));
+			OK(family_snaps(f, &list, &n));
+		}
+		for (size_t k = 0; k < n; k++) {
+			fix_same(f, list[k].id, "memory", x.img[list[k].number - 1], PAGES);
+		}
+		assert_int_equal(n, r.saved);
+	}
+	done(&x);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(both_meta_pages_lost), cmocka_unit_test(every_branch_page_lost),
+		cmocka_unit_test(a_list_is_believed),   cmocka_unit_test(nothing_is_left),
+		cmocka_unit_test(any_page_more),
+	};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
