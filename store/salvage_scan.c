@@ -5,7 +5,9 @@
  * Every record begins with a magic number and its id, at an even offset, and has a checksum that is
  * bound to the family, its kind and its id. So what passes is one of this family's records, where
  * and when ever it was written; and since ids are never used again, two with the same id are the
- * same, but for a snapshot's that was hidden later. Only frames and blobs know their length. That
+ * same, but for a snapshot's that was hidden later. Of a frame this holds for its front only: what
+ * is left of a freed one may have an overwritten end, and must not replace the living one.
+ * Only frames and blobs know their length. That
  * of others is found by trying: a record in pages of its own ends in the last of them, as their
  * head says; any other one ends in its page.
  */
@@ -18,6 +20,7 @@
 
 #include "core/base/io.h"
 #include "store/frame.h"
+#include "store/zcodec.h"
 
 enum {
 	PAGE_HEAD = 16, /* LMDB's */
@@ -39,6 +42,9 @@ struct scan {
 	size_t batch_bytes;
 	struct lbuf rec;
 	struct lbuf old;
+	struct zcodec *z; /* owned, as the next two */
+	uint8_t *pages;   /* FRAME_SUB_BYTES */
+	struct frame *frame;
 	uint64_t next_id;
 	uint64_t next_snap;
 	struct salvage_scanned n;
@@ -116,34 +122,49 @@ static struct err *put_blob(struct scan *s, uint64_t id, struct bytes val)
 	return put(s, FAMILY_BLOB, KEY_BYTES(key), val);
 }
 
+/* A frame with a damaged sub-frame replaces nothing; it is kept for the pages of the others. */
+static struct err *put_frame(struct scan *s, uint64_t id, struct bytes val)
+{
+	struct key8 key = key_of_id(id);
+	bool found = false;
+	for (unsigned sub = 0; sub < s->frame->nsub; sub++) {
+		struct err *e = frame_sub(s->frame, sub, s->z, s->pages);
+		if (e != NULL) {
+			err_drop(e, "verifying tells which snapshots need it");
+			TRY(has(s, FAMILY_FRAME, KEY_BYTES(key), &found));
+			break;
+		}
+	}
+	s->next_id = MAX(s->next_id, id + 1);
+	return found ? NULL : put(s, FAMILY_FRAME, KEY_BYTES(key), val);
+}
+
 static struct err *put_record(struct scan *s, enum record_kind kind, uint64_t id, struct bytes val)
 {
 	struct key8 key = key_of_id(id);
 	if (kind == RECORD_SNAP) {
 		return put_snap(s, id, val);
 	}
+	if (kind == RECORD_FRAME) {
+		return put_frame(s, id, val);
+	}
 	if (kind == RECORD_BLOB) {
 		return put_blob(s, id, val);
 	}
 	s->next_id = MAX(s->next_id, id + 1);
-	return put(s,
-		   kind == RECORD_FRAME  ? FAMILY_FRAME
-		   : kind == RECORD_LEAF ? FAMILY_LEAF
-					 : FAMILY_NODE,
-		   KEY_BYTES(key), val);
+	return put(s, kind == RECORD_LEAF ? FAMILY_LEAF : FAMILY_NODE, KEY_BYTES(key), val);
 }
 
-/* The length with which the bytes at p are a record, or 0. */
-static size_t length_of(const struct scan *s, enum record_kind kind, uint64_t id,
+/* The length with which the bytes at p are a record, or 0; a frame is then in s->frame. */
+static size_t length_of(struct scan *s, enum record_kind kind, uint64_t id,
 			const struct place *at, const uint8_t *p)
 {
 	if (kind == RECORD_FRAME) {
-		SCOPE(freep) struct frame *f = malloc(sizeof(*f));
 		size_t len = at->most > FRAME_LEN_AT + 4 ? get_le32(p + FRAME_LEN_AT) : 0;
-		if (f == NULL || len < FRAME_HEAD_BYTES || len > at->most) {
+		if (len < FRAME_HEAD_BYTES || len > at->most) {
 			return 0;
 		}
-		struct err *e = frame_parse(p, len, s->to->uuid, id, f);
+		struct err *e = frame_parse(p, len, s->to->uuid, id, s->frame);
 		if (e != NULL) {
 			err_drop(e, "bytes that only look like a frame");
 			return 0;
@@ -326,6 +347,10 @@ static struct err *drop_old_tags(struct scan *s)
 
 static struct err *run(struct scan *s)
 {
+	s->pages = malloc(FRAME_SUB_BYTES);
+	s->frame = malloc(sizeof(*s->frame));
+	ENSURE(s->pages != NULL && s->frame != NULL, ERR_SYS, "out of memory");
+	TRY(zcodec_new(1, &s->z));
 	TRY(scan_file(s));
 	TRY(batch_end(s));
 	TRY(drop_old_tags(s));
@@ -345,6 +370,9 @@ struct err *salvage_scan(const char *data_file, struct family *to, struct salvag
 	ltxn_abort(s.t);
 	lbuf_done(&s.rec);
 	lbuf_done(&s.old);
+	zcodec_free(s.z);
+	free(s.pages);
+	free(s.frame);
 	*ret = s.n;
 	return e;
 }

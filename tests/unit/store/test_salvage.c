@@ -9,6 +9,7 @@
 #include <stdint.h>
 #include <cmocka.h>
 
+#include "store/frame.h"
 #include "store/salvage.h"
 #include "tests/unit/store/store_fix.h"
 
@@ -176,6 +177,53 @@ static void both_meta_pages_lost(void **state)
 	done(&x);
 }
 
+/* Appends the whole front of every frame in the file once more, with another end. */
+static unsigned leave_remains(const char *path)
+{
+	uint64_t pages = pages_of(path);
+	unsigned n = 0;
+	int fd = open(path, O_RDWR);
+	uint8_t *p = calloc(pages, PAGE_BYTES);
+	uint8_t *out = malloc(FRAME_BYTES_MAX + 2 * PAGE_BYTES);
+	assert_true(fd >= 0 && p != NULL && out != NULL);
+	assert_int_equal(pread(fd, p, pages * PAGE_BYTES, 0), pages * PAGE_BYTES);
+	for (uint64_t at = 16; at + FRAME_HEAD_BYTES < pages * PAGE_BYTES; at += 2) {
+		uint32_t len = get_le32(p + at + 28);
+		if (get_le32(p + at) != RECORD_FRAME || p[at + 4] != RECORD_VERSION ||
+		    len > FRAME_BYTES_MAX || at + len > pages * PAGE_BYTES) {
+			continue;
+		}
+		size_t room = (16 + len + PAGE_BYTES - 1) / PAGE_BYTES * PAGE_BYTES;
+		memset(out, 0x5a, room);
+		memcpy(out + 16, p + at, frame_front_bytes(p + at));
+		assert_int_equal(pwrite(fd, out, room, lseek(fd, 0, SEEK_END)), room);
+		n++;
+	}
+	free(p);
+	free(out);
+	close(fd);
+	return n;
+}
+
+/* What is left of a freed frame whose end was overwritten does not replace the frame itself. */
+static void remains_of_frames(void **state)
+{
+	(void)state;
+	struct fix x = { 0 };
+	struct reports r = { 0 };
+	setup(&x);
+	ruin(x.data, 0);
+	ruin(x.data, 1);
+	assert_true(leave_remains(x.data) > 10);
+	salvage(&x, &r);
+	assert_true(r.saved >= 4);
+	expect(&x, "t0", 0);
+	expect(&x, "t3", 3);
+	expect(&x, "t4", 4);
+	expect(&x, "t1", 5);
+	done(&x);
+}
+
 static void every_branch_page_lost(void **state)
 {
 	(void)state;
@@ -290,7 +338,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(both_meta_pages_lost), cmocka_unit_test(every_branch_page_lost),
 		cmocka_unit_test(a_list_is_believed),   cmocka_unit_test(nothing_is_left),
-		cmocka_unit_test(any_page_more),
+		cmocka_unit_test(any_page_more),        cmocka_unit_test(remains_of_frames),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
