@@ -156,8 +156,8 @@ static struct err *put_record(struct scan *s, enum record_kind kind, uint64_t id
 }
 
 /* The length with which the bytes at p are a record, or 0; a frame is then in s->frame. */
-static size_t length_of(struct scan *s, enum record_kind kind, uint64_t id,
-			const struct place *at, const uint8_t *p)
+static size_t length_of(struct scan *s, enum record_kind kind, uint64_t id, const struct place *at,
+			const uint8_t *p)
 {
 	if (kind == RECORD_FRAME) {
 		size_t len = at->most > FRAME_LEN_AT + 4 ? get_le32(p + FRAME_LEN_AT) : 0;
