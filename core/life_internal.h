@@ -1,0 +1,100 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What life.c (states, machine, end) and life_take.c (snapshots, automatic ones too) share. Main
+ * loop only, but for what a comment says.
+ */
+#ifndef TORPOR_CORE_LIFE_INTERNAL_H
+#define TORPOR_CORE_LIFE_INTERNAL_H
+
+#include <pthread.h>
+
+#include "core/base/fsm.h"
+#include "core/base/lock.h"
+#include "core/checkpoint.h"
+#include "core/dirty.h"
+#include "core/extmem.h"
+#include "core/life.h"
+#include "core/life_fsm.h"
+#include "core/machine.h"
+#include "snapshot/retain.h"
+
+/* One take under way. Made and freed on the main loop; the job thread writes e and result. */
+struct take_job {
+	struct life *life;
+	pthread_t thread;
+	char tag[NAME_BYTES_MAX + 1];
+	life_take_done_fn *done;
+	void *arg;
+	uint8_t from; /* enum life_state at the start; stays so until the take is done (L6) */
+	bool froze;   /* freeze stopped what ran, thaw is to undo it */
+	bool cancel;  /* read by the engine, written by life_stop (atomic access) */
+	uint64_t max_pause_us;
+	/* What the engine does in the pause, on the vCPU thread that parked last. */
+	bool (*work)(void *arg);
+	void *work_arg;
+	struct err *stop_err;     /* why it was not called */
+	bool automatic;           /* an explicit take goes first */
+	struct prune_policy keep; /* of automatic ones, after success */
+	struct err *e;
+	struct snap_result result;
+	/* Progress, for the control client. */
+	struct lock lock; /* RANK_QUEUE */
+	char step[32];    /* [lock] */
+	uint64_t n_done;  /* [lock] */
+	uint64_t n_total; /* [lock] */
+};
+
+struct life {
+	struct loop *loop;
+	struct fsm fsm; /* main loop only */
+	struct config config;
+	char *store_dir;
+	struct store *store; /* opened by the first take; used by one job at a time */
+	struct fd kvm;
+	struct gmem *gmem;
+	struct dirty *dirty; /* which pages the next take has to store */
+	struct machine *machine;
+	struct extmem *extmem; /* memory of clients; stays over resets */
+	bool rt;               /* vCPU threads run under SCHED_RR */
+	struct snap_host host; /* facts, as of the machine's build */
+	struct fd kernel;
+	struct fd initrd;
+	struct snap_image
+		*image;      /* what it was restored from; its lease keeps the files readable */
+	struct pager *pager; /* brings memory from the image; NULL: all was read, or reset since */
+	bool no_fill;
+	uint64_t parent;            /* snapshot this VM descends from */
+	struct serial_link *serial; /* stays over resets: clients are not cut off */
+	struct host_ends ends;      /* likewise what stands behind the devices */
+	bool start_paused;
+	struct take_job *job;
+	struct take_job *next; /* an explicit take, begun when the automatic one has given way */
+	struct checkpoint *checkpoint;
+	bool ran;         /* since the last take */
+	bool event_waits; /* a guest event came during a take */
+	enum machine_event event;
+	char *event_report;
+	uint64_t resets;
+	void (*on_end)(void *arg, enum vm_end end, const char *report);
+	void *on_end_arg;
+	void (*on_news)(void *arg, const struct life_news *news);
+	void *on_news_arg;
+	bool stopping;
+};
+
+extern const char *const life_state_names[LIFE__STATES];
+
+/* ---- life.c ---- */
+
+void life_tell(const struct life *l, const struct life_news *news);
+void life_end(struct life *l, enum vm_end end, const char *report);
+/* Does what the guest asked for. */
+void life_act(struct life *l, enum machine_event ev, const char *report);
+
+/* ---- life_take.c ---- */
+
+extern const struct checkpoint_ops life_checkpoint_ops;
+/* For life_free: a take under way is given up, and its end told before life is gone. */
+void life_take_wait(struct life *l);
+
+#endif
