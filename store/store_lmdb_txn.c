@@ -185,6 +185,8 @@ static bool in_map(const struct lenv *l, const void *p)
 
 static struct err *value_copy(struct lenv *l, const MDB_val *v, size_t max, struct lbuf *buf)
 {
+	/* A leaf page that a flipped bit calls one of keys only. */
+	ENSURE(v->mv_data != NULL, ERR_CORRUPT, "%s: an entry without a record", l->dir);
 	ENSURE(v->mv_size <= max, ERR_CORRUPT,
 	       "%s: a record of %zu bytes, at most %zu are possible", l->dir, v->mv_size, max);
 	TRY(lbuf_room(buf, v->mv_size));
@@ -274,9 +276,12 @@ static int old_value_check(struct op *o, bool *ret_big)
 		BIG = 4, /* flags of a page: P_OVERFLOW and P_DIRTY */
 		DIRTY = 16,
 	};
-	MDB_val old;
+	MDB_val old = { 0 };
 	int rc = mdb_get(o->txn, o->dbi, &o->key, &old);
 	*ret_big = false;
+	if (rc == 0 && old.mv_data == NULL) { /* see value_copy */
+		return MDB_CORRUPTED;
+	}
 	if (rc == 0 && store_lmdb_is_big(o->key.mv_size, old.mv_size)) {
 		const uint8_t *head = (const uint8_t *)old.mv_data - LMDB_PAGE_HEAD;
 		*ret_big = true;
@@ -415,7 +420,7 @@ static int op_cur_get(struct op *o)
 {
 	int rc = mdb_cursor_get(o->cur, &o->key, &o->val, o->cur_op);
 	if (rc == 0) {
-		if (o->key.mv_size > LENV_KEY_MAX) {
+		if (o->key.mv_data == NULL || o->key.mv_size > LENV_KEY_MAX) {
 			return MDB_CORRUPTED;
 		}
 		memcpy(o->dst, o->key.mv_data, o->key.mv_size);

@@ -247,6 +247,57 @@ static void no_damaged_head_is_freed(void **state)
 	fix_rmdir(dir);
 }
 
+/*
+ * Any one bit of the flags of a table's only leaf: an entry is what it was, or the call says that
+ * it is damaged. A page that claims to hold keys only has entries without a record.
+ */
+static void no_entry_without_record(void **state)
+{
+	(void)state;
+	char *dir = fix_tmpdir();
+	char path[300];
+	struct lenv *l = NULL;
+	struct ltxn *t = NULL;
+	struct bytes key = { "kkkkkkkk", 8 };
+	bool found;
+	unsigned refused = 0;
+	OK(env_try_at(dir, true, &l));
+	OK(ltxn_begin(l, true, &t));
+	OK(ltxn_put(t, 0, key, (struct bytes){ "record", 6 }));
+	OK(ltxn_commit(t));
+	snprintf(path, sizeof(path), "%s/data.mdb", dir);
+	struct lplace at;
+	OK(ltxn_begin(l, false, &t));
+	OK(ltxn_where(t, 0, key, &at, &found));
+	assert_true(found);
+	ltxn_abort(t);
+	for (unsigned bit = 0; bit < 16; bit++) {
+		uint64_t flags = at.off / PAGE_BYTES * PAGE_BYTES + 10 + bit / 8;
+		SCOPE(lbuf_done) struct lbuf buf = { 0 };
+		struct lcur *c = NULL;
+		lenv_close(l); /* one that has met a fault serves no more */
+		OK(env_try_at(dir, false, &l));
+		fix_flip(path, flags, bit % 8);
+		OK(ltxn_begin(l, false, &t));
+		struct err *e = ltxn_get(t, 0, key, 100, &buf, &found);
+		assert_true(e != NULL || !found ||
+			    (buf.len == 6 && memcmp(buf.p, "record", 6) == 0));
+		refused += e != NULL;
+		err_drop(e, "or refused");
+		found = false;
+		e = lcur_open(t, 0, &c);
+		e = e == NULL ? lcur_seek(c, (struct bytes){ 0 }, &found) : e;
+		e = e == NULL && found ? lcur_value(c, 100, &buf) : e;
+		err_drop(e, "or refused");
+		lcur_close(c);
+		ltxn_abort(t);
+		fix_flip(path, flags, bit % 8);
+	}
+	assert_true(refused >= 1);
+	lenv_close(l);
+	fix_rmdir(dir);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -255,6 +306,7 @@ int main(void)
 		cmocka_unit_test(no_commit_is_rolled_back),
 		cmocka_unit_test(a_lost_table_is_damage),
 		cmocka_unit_test(no_damaged_head_is_freed),
+		cmocka_unit_test(no_entry_without_record),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
