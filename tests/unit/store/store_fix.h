@@ -260,4 +260,48 @@ static UNUSED uint64_t fix_record(const char *path, enum record_kind kind, uint6
 	return id;
 }
 
+/* ---- a store with one family, as a cmocka fixture ---- */
+
+struct fix_store {
+	char *dir;
+	struct store *s;
+	struct family *f;
+	/* After fix_store_take: */
+	uint8_t *img;
+	struct snap_info info;
+	char data[600];
+	struct reader *r; /* NULL, or a test's own */
+};
+
+static UNUSED int fix_setup(void **state)
+{
+	struct fix_store *x = calloc(1, sizeof(*x));
+	assert_non_null(x);
+	x->dir = fix_tmpdir();
+	OK(store_open(x->dir, STORE_CREATE, &x->s));
+	OK(family_open(x->s, fix_fam, true, &x->f));
+	*state = x;
+	return 0;
+}
+
+/* Takes img (moved from), which stays in x for comparing. */
+static UNUSED void fix_store_take(struct fix_store *x, uint8_t *img, uint64_t npages)
+{
+	x->img = img;
+	OK(fix_take(x->f, fix_vm1, "t", x->img, npages, &x->info));
+	fix_data_path(x->dir, fix_fam, x->data, sizeof(x->data));
+}
+
+static UNUSED int fix_teardown(void **state)
+{
+	struct fix_store *x = *state;
+	reader_close(x->r);
+	family_close(x->f);
+	store_close(x->s);
+	fix_rmdir(x->dir);
+	free(x->img);
+	free(x);
+	return 0;
+}
+
 #endif

@@ -139,7 +139,8 @@ static void others_faults(void **state)
 int main(void)
 {
 #ifdef __SANITIZE_THREAD__
-	/* TSan's own handler runs with all signals blocked, and leaving it by a jump keeps them so. */
+	/* TSan's own handler runs with all signals blocked, and leaving it by a jump keeps them so.
+	 */
 	return 77;
 #endif
 	const struct CMUnitTest tests[] = {

@@ -16,32 +16,6 @@ enum {
 	SNAPS = 8,
 };
 
-struct fixture {
-	char *dir;
-	struct store *s;
-	struct family *f;
-};
-
-static int setup(void **state)
-{
-	struct fixture *x = calloc(1, sizeof(*x));
-	x->dir = fix_tmpdir();
-	OK(store_open(x->dir, STORE_CREATE, &x->s));
-	OK(family_open(x->s, fix_fam, true, &x->f));
-	*state = x;
-	return 0;
-}
-
-static int teardown(void **state)
-{
-	struct fixture *x = *state;
-	family_close(x->f);
-	store_close(x->s);
-	fix_rmdir(x->dir);
-	free(x);
-	return 0;
-}
-
 /* What the model knows of one snapshot: two maps, one of which may be another one's. */
 struct model {
 	bool alive;
@@ -51,7 +25,7 @@ struct model {
 	unsigned kernel_of; /* content is that of this snapshot's own kernel */
 };
 
-static void model_take(struct fixture *x, struct model *m, unsigned i, uint64_t *seed)
+static void model_take(struct fix_store *x, struct model *m, unsigned i, uint64_t *seed)
 {
 	struct session *s = NULL;
 	struct snap_info info;
@@ -74,7 +48,7 @@ static void model_take(struct fixture *x, struct model *m, unsigned i, uint64_t 
 	m[i].alive = true;
 }
 
-static void model_check(struct fixture *x, const struct model *m, unsigned n)
+static void model_check(struct fix_store *x, const struct model *m, unsigned n)
 {
 	unsigned alive = 0;
 	for (unsigned i = 0; i < n; i++) {
@@ -106,7 +80,7 @@ static void model_check(struct fixture *x, const struct model *m, unsigned n)
 
 static void random_deletion_order(void **state)
 {
-	struct fixture *x = *state;
+	struct fix_store *x = *state;
 	for (uint64_t round = 0; round < 3; round++) {
 		uint64_t seed = 4000 + round;
 		struct model m[SNAPS] = { 0 };
@@ -142,7 +116,7 @@ static void random_deletion_order(void **state)
 /* Twenty takes, each after removing the one before the last: the file stops growing. */
 static void space_is_used_again(void **state)
 {
-	struct fixture *x = *state;
+	struct fix_store *x = *state;
 	enum {
 		BIG = 6000,
 	};
@@ -170,7 +144,7 @@ static void space_is_used_again(void **state)
 
 static void unknown_ids_remove_nothing(void **state)
 {
-	struct fixture *x = *state;
+	struct fix_store *x = *state;
 	uint8_t *img = fix_image(1, 100);
 	struct snap_info info;
 	OK(fix_take(x->f, fix_vm1, "", img, 100, &info));
@@ -203,7 +177,7 @@ static void *collect_all_the_time(void *arg)
 /* Collecting beside a session takes nothing of it, and nothing of what it shares. */
 static void beside_a_running_session(void **state)
 {
-	struct fixture *x = *state;
+	struct fix_store *x = *state;
 	struct beside b = { .f = x->f };
 	uint8_t *img = fix_image(3, PAGES);
 	struct snap_info last;
@@ -235,10 +209,11 @@ static void beside_a_running_session(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test_setup_teardown(random_deletion_order, setup, teardown),
-		cmocka_unit_test_setup_teardown(space_is_used_again, setup, teardown),
-		cmocka_unit_test_setup_teardown(unknown_ids_remove_nothing, setup, teardown),
-		cmocka_unit_test_setup_teardown(beside_a_running_session, setup, teardown),
+		cmocka_unit_test_setup_teardown(random_deletion_order, fix_setup, fix_teardown),
+		cmocka_unit_test_setup_teardown(space_is_used_again, fix_setup, fix_teardown),
+		cmocka_unit_test_setup_teardown(unknown_ids_remove_nothing, fix_setup,
+						fix_teardown),
+		cmocka_unit_test_setup_teardown(beside_a_running_session, fix_setup, fix_teardown),
 	};
 	return cmocka_run_group_tests_name("gc", tests, NULL, NULL);
 }

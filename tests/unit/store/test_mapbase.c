@@ -15,46 +15,24 @@ enum {
 	PAGES = 66 * 512 + 7, /* 67 leaves, two nodes, a root */
 };
 
-struct fixture {
-	char *dir;
-	struct store *s;
-	struct family *f;
-	uint8_t *img;
-	struct snap_info info;
-};
-
 static int setup(void **state)
 {
-	struct fixture *x = calloc(1, sizeof(*x));
-	x->dir = fix_tmpdir();
-	OK(store_open(x->dir, STORE_CREATE, &x->s));
-	OK(family_open(x->s, fix_fam, true, &x->f));
-	x->img = fix_image(11, PAGES);
-	memset(x->img + 3 * 512ull * PAGE_BYTES, 0, 512ull * PAGE_BYTES); /* leaf 3 */
-	OK(fix_take(x->f, fix_vm1, "", x->img, PAGES, &x->info));
-	*state = x;
+	fix_setup(state);
+	struct fix_store *x = *state;
+	uint8_t *img = fix_image(11, PAGES);
+	memset(img + 3 * 512ull * PAGE_BYTES, 0, 512ull * PAGE_BYTES); /* leaf 3 */
+	fix_store_take(x, img, PAGES);
 	return 0;
 }
 
-static int teardown(void **state)
-{
-	struct fixture *x = *state;
-	family_close(x->f);
-	store_close(x->s);
-	fix_rmdir(x->dir);
-	free(x->img);
-	free(x);
-	return 0;
-}
-
-static struct err *open_base(struct fixture *x, struct mapbase **ret)
+static struct err *open_base(struct fix_store *x, struct mapbase **ret)
 {
 	return mapbase_open(x->f, x->info.id, "memory", (uint64_t)PAGES * PAGE_BYTES, ret);
 }
 
 static void levels(void **state)
 {
-	struct fixture *x = *state;
+	struct fix_store *x = *state;
 	SCOPE(mapbase_freep) struct mapbase *b = NULL;
 	OK(open_base(x, &b));
 	assert_int_equal(b->map.height, 2);
@@ -68,7 +46,7 @@ static void levels(void **state)
 /* With their digests, leaves give the digests that their nodes list. */
 static void whole_leaves(void **state)
 {
-	struct fixture *x = *state;
+	struct fix_store *x = *state;
 	SCOPE(mapbase_freep) struct mapbase *b = NULL;
 	SCOPE(sha256_freep) struct sha256_ctx *c = sha256_new();
 	const void *page[LEAF_PAGES] = { NULL };
@@ -85,7 +63,7 @@ static void whole_leaves(void **state)
 
 static void pages_that_are_given(void **state)
 {
-	struct fixture *x = *state;
+	struct fix_store *x = *state;
 	SCOPE(mapbase_freep) struct mapbase *b = NULL;
 	const void *page[LEAF_PAGES] = { NULL };
 	struct pack_leaf l;
@@ -119,7 +97,7 @@ static void pages_that_are_given(void **state)
 
 static void leases(void **state)
 {
-	struct fixture *x = *state;
+	struct fix_store *x = *state;
 	struct mapbase *b = NULL;
 	bool leased;
 	OK(family_leased(x->f, x->info.id, &leased));
@@ -143,7 +121,7 @@ static void leases(void **state)
 
 static void not_there(void **state)
 {
-	struct fixture *x = *state;
+	struct fix_store *x = *state;
 	struct mapbase *b = NULL;
 	FAILS(ERR_NOTFOUND, "no map disk of",
 	      mapbase_open(x->f, x->info.id, "disk", (uint64_t)PAGES * PAGE_BYTES, &b));
@@ -155,11 +133,11 @@ static void not_there(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test_setup_teardown(levels, setup, teardown),
-		cmocka_unit_test_setup_teardown(whole_leaves, setup, teardown),
-		cmocka_unit_test_setup_teardown(pages_that_are_given, setup, teardown),
-		cmocka_unit_test_setup_teardown(leases, setup, teardown),
-		cmocka_unit_test_setup_teardown(not_there, setup, teardown),
+		cmocka_unit_test_setup_teardown(levels, setup, fix_teardown),
+		cmocka_unit_test_setup_teardown(whole_leaves, setup, fix_teardown),
+		cmocka_unit_test_setup_teardown(pages_that_are_given, setup, fix_teardown),
+		cmocka_unit_test_setup_teardown(leases, setup, fix_teardown),
+		cmocka_unit_test_setup_teardown(not_there, setup, fix_teardown),
 	};
 	return cmocka_run_group_tests_name("mapbase", tests, NULL, NULL);
 }

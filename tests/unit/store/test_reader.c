@@ -16,40 +16,15 @@ enum {
 	PAGES = 6000,
 };
 
-struct fixture {
-	char *dir;
-	struct store *s;
-	struct family *f;
-	uint8_t *img;
-	struct snap_info info;
-	char data[600];
-};
-
 static int setup(void **state)
 {
-	struct fixture *x = calloc(1, sizeof(*x));
-	x->dir = fix_tmpdir();
-	OK(store_open(x->dir, STORE_CREATE, &x->s));
-	OK(family_open(x->s, fix_fam, true, &x->f));
-	x->img = fix_image(77, PAGES);
-	OK(fix_take(x->f, fix_vm1, "t", x->img, PAGES, &x->info));
-	fix_data_path(x->dir, fix_fam, x->data, sizeof(x->data));
-	*state = x;
+	fix_setup(state);
+	struct fix_store *x = *state;
+	fix_store_take(x, fix_image(77, PAGES), PAGES);
 	return 0;
 }
 
-static int teardown(void **state)
-{
-	struct fixture *x = *state;
-	family_close(x->f);
-	store_close(x->s);
-	fix_rmdir(x->dir);
-	free(x->img);
-	free(x);
-	return 0;
-}
-
-static void reopen(struct fixture *x)
+static void reopen(struct fix_store *x)
 {
 	family_close(x->f);
 	x->f = NULL;
@@ -91,7 +66,7 @@ static void count_progress(void *arg, uint64_t done, uint64_t total)
 /* Every non-zero page exactly once, zero pages never, with every number of workers. */
 static void each_page_once(void **state)
 {
-	struct fixture *x = *state;
+	struct fix_store *x = *state;
 	static const uint8_t zero[PAGE_BYTES];
 	struct reader *r = NULL;
 	OK(reader_open(x->f, x->info.id, &r));
@@ -116,7 +91,7 @@ static void each_page_once(void **state)
 
 static void place_may_refuse(void **state)
 {
-	struct fixture *x = *state;
+	struct fix_store *x = *state;
 	struct reader *r = NULL;
 	OK(reader_open(x->f, x->info.id, &r));
 	struct count *c = calloc(1, sizeof(*c));
@@ -133,7 +108,7 @@ static void place_may_refuse(void **state)
 
 static void single_pages(void **state)
 {
-	struct fixture *x = *state;
+	struct fix_store *x = *state;
 	struct reader *r = NULL;
 	OK(reader_open(x->f, x->info.id, &r));
 	uint8_t page[PAGE_BYTES];
@@ -160,7 +135,7 @@ static struct err *see_blob(void *arg, uint16_t kind, uint16_t index)
 
 static void lists_blobs(void **state)
 {
-	struct fixture *x = *state;
+	struct fix_store *x = *state;
 	struct reader *r = NULL;
 	OK(reader_open(x->f, x->info.id, &r));
 	struct seen_blobs s = { 0 };
@@ -182,7 +157,7 @@ static void lists_blobs(void **state)
 /* A lease keeps the content of a removed snapshot until it ends. */
 static void lease_hides_only(void **state)
 {
-	struct fixture *x = *state;
+	struct fix_store *x = *state;
 	struct reader *r = NULL;
 	OK(reader_open(x->f, x->info.id, &r));
 	OK(family_remove(x->f, &x->info.id, 1));
@@ -217,7 +192,7 @@ static void lease_hides_only(void **state)
 /* A lease of another process counts, and ends with it, however it ends. */
 static void lease_ends_with_its_process(void **state)
 {
-	struct fixture *x = *state;
+	struct fix_store *x = *state;
 	int ready[2];
 	assert_int_equal(pipe(ready), 0);
 	family_close(x->f);
@@ -259,7 +234,7 @@ static void lease_ends_with_its_process(void **state)
 /* Cutting the file at any length is an error, never a signal. */
 static void truncated_file(void **state)
 {
-	struct fixture *x = *state;
+	struct fix_store *x = *state;
 	family_close(x->f);
 	x->f = NULL;
 	struct stat st;
@@ -287,7 +262,7 @@ static void truncated_file(void **state)
 /* The same while it is open: B-tree pages are read through the map, so this is the guard's work. */
 static void truncated_while_open(void **state)
 {
-	struct fixture *x = *state;
+	struct fix_store *x = *state;
 	struct reader *r = NULL;
 	OK(reader_open(x->f, x->info.id, &r));
 	uint8_t other[16] = { 3 };
@@ -311,7 +286,7 @@ static void truncated_while_open(void **state)
 
 static void survives_reopen_and_fork(void **state)
 {
-	struct fixture *x = *state;
+	struct fix_store *x = *state;
 	reopen(x);
 	fix_same(x->f, x->info.id, "memory", x->img, PAGES);
 	/* Only the child goes on with the handles that it was born with. */
@@ -337,15 +312,15 @@ static void survives_reopen_and_fork(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test_setup_teardown(each_page_once, setup, teardown),
-		cmocka_unit_test_setup_teardown(place_may_refuse, setup, teardown),
-		cmocka_unit_test_setup_teardown(single_pages, setup, teardown),
-		cmocka_unit_test_setup_teardown(lists_blobs, setup, teardown),
-		cmocka_unit_test_setup_teardown(lease_hides_only, setup, teardown),
-		cmocka_unit_test_setup_teardown(lease_ends_with_its_process, setup, teardown),
-		cmocka_unit_test_setup_teardown(truncated_file, setup, teardown),
-		cmocka_unit_test_setup_teardown(truncated_while_open, setup, teardown),
-		cmocka_unit_test_setup_teardown(survives_reopen_and_fork, setup, teardown),
+		cmocka_unit_test_setup_teardown(each_page_once, setup, fix_teardown),
+		cmocka_unit_test_setup_teardown(place_may_refuse, setup, fix_teardown),
+		cmocka_unit_test_setup_teardown(single_pages, setup, fix_teardown),
+		cmocka_unit_test_setup_teardown(lists_blobs, setup, fix_teardown),
+		cmocka_unit_test_setup_teardown(lease_hides_only, setup, fix_teardown),
+		cmocka_unit_test_setup_teardown(lease_ends_with_its_process, setup, fix_teardown),
+		cmocka_unit_test_setup_teardown(truncated_file, setup, fix_teardown),
+		cmocka_unit_test_setup_teardown(truncated_while_open, setup, fix_teardown),
+		cmocka_unit_test_setup_teardown(survives_reopen_and_fork, setup, fix_teardown),
 	};
 	return cmocka_run_group_tests_name("reader", tests, NULL, NULL);
 }

@@ -14,45 +14,19 @@ enum {
 	PAGES = 6005, /* twelve leaves, the last piece is not whole */
 };
 
-struct fixture {
-	char *dir;
-	struct store *s;
-	struct family *f;
-	uint8_t *img;
-	struct snap_info info;
-	struct reader *r;
-	char data[600];
-};
-
 static int setup(void **state)
 {
-	struct fixture *x = calloc(1, sizeof(*x));
-	x->dir = fix_tmpdir();
-	OK(store_open(x->dir, STORE_CREATE, &x->s));
-	OK(family_open(x->s, fix_fam, true, &x->f));
-	x->img = fix_image(78, PAGES);
-	memset(x->img + 1024 * PAGE_BYTES, 0, 512 * PAGE_BYTES); /* a leaf without a record */
-	OK(fix_take(x->f, fix_vm1, "t", x->img, PAGES, &x->info));
+	fix_setup(state);
+	struct fix_store *x = *state;
+	uint8_t *img = fix_image(78, PAGES);
+	memset(img + 1024 * PAGE_BYTES, 0, 512 * PAGE_BYTES); /* a leaf without a record */
+	fix_store_take(x, img, PAGES);
 	OK(reader_open(x->f, x->info.id, &x->r));
-	fix_data_path(x->dir, fix_fam, x->data, sizeof(x->data));
-	*state = x;
-	return 0;
-}
-
-static int teardown(void **state)
-{
-	struct fixture *x = *state;
-	reader_close(x->r);
-	family_close(x->f);
-	store_close(x->s);
-	fix_rmdir(x->dir);
-	free(x->img);
-	free(x);
 	return 0;
 }
 
 /* NULL if the piece of `index` is what was stored. */
-static struct err *check(const struct fixture *x, struct piece_reader *p, uint64_t index)
+static struct err *check(const struct fix_store *x, struct piece_reader *p, uint64_t index)
 {
 	static const uint8_t zero[PAGE_BYTES];
 	struct piece piece;
@@ -72,7 +46,7 @@ static struct err *check(const struct fixture *x, struct piece_reader *p, uint64
 
 static void in_order_and_by_chance(void **state)
 {
-	struct fixture *x = *state;
+	struct fix_store *x = *state;
 	SCOPE(piece_reader_freep) struct piece_reader *p = NULL;
 	OK(piece_reader_new(x->r, "memory", &p));
 	for (uint64_t i = 0; i < PAGES; i += STORE_PIECE_PAGES) {
@@ -87,7 +61,7 @@ static void in_order_and_by_chance(void **state)
 
 static void what_there_is_not(void **state)
 {
-	struct fixture *x = *state;
+	struct fix_store *x = *state;
 	SCOPE(piece_reader_freep) struct piece_reader *p = NULL;
 	struct piece piece;
 	FAILS(ERR_NOTFOUND, "no map disk", piece_reader_new(x->r, "disk", &p));
@@ -99,7 +73,7 @@ static void what_there_is_not(void **state)
 }
 
 struct walker {
-	const struct fixture *x;
+	const struct fix_store *x;
 	uint64_t seed;
 	struct err *e;
 };
@@ -125,7 +99,7 @@ static void *walk(void *arg)
 /* Several of one reader, beside a read of everything. */
 static void several_at_once(void **state)
 {
-	struct fixture *x = *state;
+	struct fix_store *x = *state;
 	pthread_t t[3];
 	struct walker w[3];
 	for (unsigned i = 0; i < 3; i++) {
@@ -146,7 +120,7 @@ static void several_at_once(void **state)
 /* Removed while it is leased: all is there until the lease ends. */
 static void of_a_removed_snapshot(void **state)
 {
-	struct fixture *x = *state;
+	struct fix_store *x = *state;
 	SCOPE(piece_reader_freep) struct piece_reader *p = NULL;
 	OK(piece_reader_new(x->r, "memory", &p));
 	OK(check(x, p, 17));
@@ -159,7 +133,7 @@ static void of_a_removed_snapshot(void **state)
 }
 
 /* Reads every piece: right or refused, never wrong. Returns how many were refused. */
-static unsigned refused(struct fixture *x, enum err_class class, const char *text)
+static unsigned refused(struct fix_store *x, enum err_class class, const char *text)
 {
 	SCOPE(piece_reader_freep) struct piece_reader *p = NULL;
 	unsigned n = 0;
@@ -181,7 +155,7 @@ static unsigned refused(struct fixture *x, enum err_class class, const char *tex
 /* Only the pieces with pages in the rotten sub-frame are lost. */
 static void rotten_sub_frame(void **state)
 {
-	struct fixture *x = *state;
+	struct fix_store *x = *state;
 	uint8_t head[32];
 	uint64_t id = fix_record(x->data, RECORD_FRAME, 0, false, 0, head);
 	unsigned nslots = get_le16(head + 24);
@@ -201,7 +175,7 @@ static void rotten_sub_frame(void **state)
 
 static void rotten_leaf_and_node(void **state)
 {
-	struct fixture *x = *state;
+	struct fix_store *x = *state;
 	uint8_t head[32];
 	uint64_t leaf = fix_record(x->data, RECORD_LEAF, 0, false, 0, head);
 	fix_record(x->data, RECORD_LEAF, leaf, true, 60, head);
@@ -219,7 +193,7 @@ static void rotten_leaf_and_node(void **state)
 /* Cut off behind the front while it is open: what is kept stays right, the rest is refused. */
 static void truncated_while_open(void **state)
 {
-	struct fixture *x = *state;
+	struct fix_store *x = *state;
 	SCOPE(piece_reader_freep) struct piece_reader *p = NULL;
 	OK(piece_reader_new(x->r, "memory", &p));
 	OK(check(x, p, 3));
@@ -237,13 +211,13 @@ static void truncated_while_open(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test_setup_teardown(in_order_and_by_chance, setup, teardown),
-		cmocka_unit_test_setup_teardown(what_there_is_not, setup, teardown),
-		cmocka_unit_test_setup_teardown(several_at_once, setup, teardown),
-		cmocka_unit_test_setup_teardown(of_a_removed_snapshot, setup, teardown),
-		cmocka_unit_test_setup_teardown(rotten_sub_frame, setup, teardown),
-		cmocka_unit_test_setup_teardown(rotten_leaf_and_node, setup, teardown),
-		cmocka_unit_test_setup_teardown(truncated_while_open, setup, teardown),
+		cmocka_unit_test_setup_teardown(in_order_and_by_chance, setup, fix_teardown),
+		cmocka_unit_test_setup_teardown(what_there_is_not, setup, fix_teardown),
+		cmocka_unit_test_setup_teardown(several_at_once, setup, fix_teardown),
+		cmocka_unit_test_setup_teardown(of_a_removed_snapshot, setup, fix_teardown),
+		cmocka_unit_test_setup_teardown(rotten_sub_frame, setup, fix_teardown),
+		cmocka_unit_test_setup_teardown(rotten_leaf_and_node, setup, fix_teardown),
+		cmocka_unit_test_setup_teardown(truncated_while_open, setup, fix_teardown),
 	};
 	return cmocka_run_group_tests_name("reader_piece", tests, NULL, NULL);
 }

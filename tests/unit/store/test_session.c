@@ -16,32 +16,6 @@ enum {
 	PAGES = 3000, /* 6 leaves, one node above */
 };
 
-struct fixture {
-	char *dir;
-	struct store *s;
-	struct family *f;
-};
-
-static int setup(void **state)
-{
-	struct fixture *x = calloc(1, sizeof(*x));
-	x->dir = fix_tmpdir();
-	OK(store_open(x->dir, STORE_CREATE, &x->s));
-	OK(family_open(x->s, fix_fam, true, &x->f));
-	*state = x;
-	return 0;
-}
-
-static int teardown(void **state)
-{
-	struct fixture *x = *state;
-	family_close(x->f);
-	store_close(x->s);
-	fix_rmdir(x->dir);
-	free(x);
-	return 0;
-}
-
 static void assert_no_leftovers(struct family *f, uint64_t snaps)
 {
 	struct gc_result res;
@@ -55,7 +29,7 @@ static void assert_no_leftovers(struct family *f, uint64_t snaps)
 
 static void write_and_read_back(void **state)
 {
-	struct fixture *x = *state;
+	struct fix_store *x = *state;
 	uint8_t *img = fix_image(1, PAGES);
 	struct snap_info info;
 	OK(fix_take(x->f, fix_vm1, "first", img, PAGES, &info));
@@ -85,7 +59,7 @@ static void write_and_read_back(void **state)
 /* Equal content gives equal digests, whatever the ids, the order of calls and the worker count. */
 static void digest_is_of_content(void **state)
 {
-	struct fixture *x = *state;
+	struct fix_store *x = *state;
 	uint8_t *img = fix_image(2, PAGES);
 	struct snap_info a;
 	struct snap_info b;
@@ -120,7 +94,7 @@ static void digest_is_of_content(void **state)
 
 static void map_lengths(void **state)
 {
-	struct fixture *x = *state;
+	struct fix_store *x = *state;
 	static const uint64_t lengths[] = {
 		0,          1,          4095,           4096,       4097,
 		511 * 4096, 512 * 4096, 512 * 4096 + 1, 513 * 4096, 64ull * 512 * 4096 + 1
@@ -156,7 +130,7 @@ static void map_lengths(void **state)
 
 static void numbers_are_never_reused(void **state)
 {
-	struct fixture *x = *state;
+	struct fix_store *x = *state;
 	uint8_t *img = fix_image(3, 600);
 	struct snap_info a;
 	struct snap_info b;
@@ -186,7 +160,7 @@ static void numbers_are_never_reused(void **state)
 
 static void tags(void **state)
 {
-	struct fixture *x = *state;
+	struct fix_store *x = *state;
 	uint8_t *img = fix_image(4, 100);
 	struct snap_info a;
 	struct snap_info b;
@@ -208,7 +182,7 @@ static void tags(void **state)
 
 static void shared_maps(void **state)
 {
-	struct fixture *x = *state;
+	struct fix_store *x = *state;
 	uint8_t *img = fix_image(5, PAGES);
 	struct snap_info a;
 	struct snap_info b;
@@ -249,7 +223,7 @@ static void shared_maps(void **state)
 
 static void blobs(void **state)
 {
-	struct fixture *x = *state;
+	struct fix_store *x = *state;
 	struct session *s = NULL;
 	OK(session_open(x->f, &(struct session_opts){ 0 }, &s));
 	uint8_t *big = malloc(BLOB_BYTES_MAX + 1);
@@ -290,7 +264,7 @@ static void blobs(void **state)
 
 static void misuse(void **state)
 {
-	struct fixture *x = *state;
+	struct fix_store *x = *state;
 	struct session *s = NULL;
 	uint8_t user[32] = { 0 };
 	uint8_t *img = fix_image(6, 100);
@@ -326,7 +300,7 @@ static void misuse(void **state)
 /* A session that was given up leaves nothing, also when it has committed batches. */
 static void dropped_session_leaves_nothing(void **state)
 {
-	struct fixture *x = *state;
+	struct fix_store *x = *state;
 	enum {
 		MANY = 20000, /* more than a batch of 16 MiB of records */
 	};
@@ -351,7 +325,7 @@ static void dropped_session_leaves_nothing(void **state)
 
 static void two_processes_write_at_once(void **state)
 {
-	struct fixture *x = *state;
+	struct fix_store *x = *state;
 	uint8_t *img = fix_image(10, PAGES);
 	family_close(x->f);
 	store_close(x->s);
@@ -409,7 +383,7 @@ static void two_processes_write_at_once(void **state)
 
 static void families_come_and_go(void **state)
 {
-	struct fixture *x = *state;
+	struct fix_store *x = *state;
 	uint8_t other[16] = { 4 };
 	struct family *f = NULL;
 	FAILS(ERR_NOTFOUND, "", family_open(x->s, other, false, &f));
@@ -438,7 +412,7 @@ static void families_come_and_go(void **state)
 /* The process's own limit on files is a full store with a remedy, not an error of the disk. */
 static void limit_on_files(void **state)
 {
-	struct fixture *x = *state;
+	struct fix_store *x = *state;
 	uint8_t *small = fix_image(1, 300);
 	struct snap_info info;
 	OK(fix_take(x->f, fix_vm1, "", small, 300, &info));
@@ -485,18 +459,20 @@ static void limit_on_files(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test_setup_teardown(write_and_read_back, setup, teardown),
-		cmocka_unit_test_setup_teardown(limit_on_files, setup, teardown),
-		cmocka_unit_test_setup_teardown(digest_is_of_content, setup, teardown),
-		cmocka_unit_test_setup_teardown(map_lengths, setup, teardown),
-		cmocka_unit_test_setup_teardown(numbers_are_never_reused, setup, teardown),
-		cmocka_unit_test_setup_teardown(tags, setup, teardown),
-		cmocka_unit_test_setup_teardown(shared_maps, setup, teardown),
-		cmocka_unit_test_setup_teardown(blobs, setup, teardown),
-		cmocka_unit_test_setup_teardown(misuse, setup, teardown),
-		cmocka_unit_test_setup_teardown(dropped_session_leaves_nothing, setup, teardown),
-		cmocka_unit_test_setup_teardown(two_processes_write_at_once, setup, teardown),
-		cmocka_unit_test_setup_teardown(families_come_and_go, setup, teardown),
+		cmocka_unit_test_setup_teardown(write_and_read_back, fix_setup, fix_teardown),
+		cmocka_unit_test_setup_teardown(limit_on_files, fix_setup, fix_teardown),
+		cmocka_unit_test_setup_teardown(digest_is_of_content, fix_setup, fix_teardown),
+		cmocka_unit_test_setup_teardown(map_lengths, fix_setup, fix_teardown),
+		cmocka_unit_test_setup_teardown(numbers_are_never_reused, fix_setup, fix_teardown),
+		cmocka_unit_test_setup_teardown(tags, fix_setup, fix_teardown),
+		cmocka_unit_test_setup_teardown(shared_maps, fix_setup, fix_teardown),
+		cmocka_unit_test_setup_teardown(blobs, fix_setup, fix_teardown),
+		cmocka_unit_test_setup_teardown(misuse, fix_setup, fix_teardown),
+		cmocka_unit_test_setup_teardown(dropped_session_leaves_nothing, fix_setup,
+						fix_teardown),
+		cmocka_unit_test_setup_teardown(two_processes_write_at_once, fix_setup,
+						fix_teardown),
+		cmocka_unit_test_setup_teardown(families_come_and_go, fix_setup, fix_teardown),
 	};
 	return cmocka_run_group_tests_name("session", tests, NULL, NULL);
 }

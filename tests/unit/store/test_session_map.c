@@ -19,32 +19,6 @@ enum {
 	SMALL = 3 * 512,
 };
 
-struct fixture {
-	char *dir;
-	struct store *s;
-	struct family *f;
-};
-
-static int setup(void **state)
-{
-	struct fixture *x = calloc(1, sizeof(*x));
-	x->dir = fix_tmpdir();
-	OK(store_open(x->dir, STORE_CREATE, &x->s));
-	OK(family_open(x->s, fix_fam, true, &x->f));
-	*state = x;
-	return 0;
-}
-
-static int teardown(void **state)
-{
-	struct fixture *x = *state;
-	family_close(x->f);
-	store_close(x->s);
-	fix_rmdir(x->dir);
-	free(x);
-	return 0;
-}
-
 static struct err *begin(struct family *f, uint64_t npages, const struct map_opts *o,
 			 struct session **ret_s)
 {
@@ -84,7 +58,7 @@ static struct err *give(struct session *s, const uint8_t *img, const uint8_t *di
 }
 
 /* The content's digest as a take of everything gives it, in a family of its own. */
-static struct sha256 digest_of(struct fixture *x, const uint8_t *img, uint64_t npages)
+static struct sha256 digest_of(struct fix_store *x, const uint8_t *img, uint64_t npages)
 {
 	uint8_t fam[16] = { 77 };
 	struct family *f = NULL;
@@ -122,7 +96,7 @@ static void scribble(uint8_t *img, uint8_t *dirty, uint64_t npages, unsigned n, 
 
 static void starts_from_a_snapshot(void **state)
 {
-	struct fixture *x = *state;
+	struct fix_store *x = *state;
 	uint8_t *img = fix_image(1, PAGES);
 	uint8_t *dirty = calloc(1, PAGES);
 	struct snap_info a;
@@ -179,7 +153,7 @@ static void starts_from_a_snapshot(void **state)
 /* Takes from takes, some in rounds; snapshots go in any order, the base during the take, too. */
 static void any_order(void **state)
 {
-	struct fixture *x = *state;
+	struct fix_store *x = *state;
 	enum {
 		STEPS = 60,
 		KEPT = 6,
@@ -261,7 +235,7 @@ static void any_order(void **state)
 /* Of rounds only the last content is reachable, and each leaf is written once. */
 static void rounds_write_no_leaf_twice(void **state)
 {
-	struct fixture *x = *state;
+	struct fix_store *x = *state;
 	uint8_t *img = fix_image(3, SMALL);
 	uint8_t *all = malloc(SMALL);
 	memset(all, 1, SMALL);
@@ -327,7 +301,7 @@ __attribute__((no_sanitize("thread"))) static void *write_on(void *arg)
 
 static void live_memory(void **state)
 {
-	struct fixture *x = *state;
+	struct fix_store *x = *state;
 	struct writer w = { .img = fix_image(4, SMALL) };
 	uint8_t *all = malloc(SMALL);
 	memset(all, 1, SMALL);
@@ -362,7 +336,7 @@ static void live_memory(void **state)
 
 static void misuse(void **state)
 {
-	struct fixture *x = *state;
+	struct fix_store *x = *state;
 	uint8_t *img = fix_image(5, SMALL);
 	struct snap_info a;
 	struct session *s = NULL;
@@ -399,7 +373,7 @@ static void misuse(void **state)
 /* A base that is removed by force (its record was damaged) is noticed in the publish. */
 static void base_vanishes(void **state)
 {
-	struct fixture *x = *state;
+	struct fix_store *x = *state;
 	uint8_t *img = fix_image(6, SMALL);
 	struct snap_info a;
 	struct snap_info b;
@@ -429,7 +403,7 @@ static void base_vanishes(void **state)
 /* Damage below the base: an error that names it, never a snapshot with it. */
 static void damaged_base(void **state)
 {
-	struct fixture *x = *state;
+	struct fix_store *x = *state;
 	uint8_t *img = fix_image(7, SMALL);
 	struct snap_info a;
 	struct snap_info b;
@@ -474,13 +448,14 @@ static void damaged_base(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test_setup_teardown(starts_from_a_snapshot, setup, teardown),
-		cmocka_unit_test_setup_teardown(any_order, setup, teardown),
-		cmocka_unit_test_setup_teardown(rounds_write_no_leaf_twice, setup, teardown),
-		cmocka_unit_test_setup_teardown(live_memory, setup, teardown),
-		cmocka_unit_test_setup_teardown(misuse, setup, teardown),
-		cmocka_unit_test_setup_teardown(base_vanishes, setup, teardown),
-		cmocka_unit_test_setup_teardown(damaged_base, setup, teardown),
+		cmocka_unit_test_setup_teardown(starts_from_a_snapshot, fix_setup, fix_teardown),
+		cmocka_unit_test_setup_teardown(any_order, fix_setup, fix_teardown),
+		cmocka_unit_test_setup_teardown(rounds_write_no_leaf_twice, fix_setup,
+						fix_teardown),
+		cmocka_unit_test_setup_teardown(live_memory, fix_setup, fix_teardown),
+		cmocka_unit_test_setup_teardown(misuse, fix_setup, fix_teardown),
+		cmocka_unit_test_setup_teardown(base_vanishes, fix_setup, fix_teardown),
+		cmocka_unit_test_setup_teardown(damaged_base, fix_setup, fix_teardown),
 	};
 	return cmocka_run_group_tests_name("session_map", tests, NULL, NULL);
 }

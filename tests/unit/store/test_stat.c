@@ -13,32 +13,6 @@ enum {
 	PAGES = 3000,
 };
 
-struct fixture {
-	char *dir;
-	struct store *s;
-	struct family *f;
-};
-
-static int setup(void **state)
-{
-	struct fixture *x = calloc(1, sizeof(*x));
-	x->dir = fix_tmpdir();
-	OK(store_open(x->dir, STORE_CREATE, &x->s));
-	OK(family_open(x->s, fix_fam, true, &x->f));
-	*state = x;
-	return 0;
-}
-
-static int teardown(void **state)
-{
-	struct fixture *x = *state;
-	family_close(x->f);
-	store_close(x->s);
-	fix_rmdir(x->dir);
-	free(x);
-	return 0;
-}
-
 /* What must hold of any family at rest. */
 static void sums(const struct family_stat *st)
 {
@@ -58,7 +32,7 @@ static void sums(const struct family_stat *st)
 
 static void empty(void **state)
 {
-	struct fixture *x = *state;
+	struct fix_store *x = *state;
 	struct family_stat st;
 	OK(family_stat(x->f, &st));
 	sums(&st);
@@ -68,7 +42,7 @@ static void empty(void **state)
 
 static void one_owns_all(void **state)
 {
-	struct fixture *x = *state;
+	struct fix_store *x = *state;
 	uint8_t *img = fix_image(1, PAGES);
 	struct snap_info info;
 	OK(fix_take(x->f, fix_vm1, "", img, PAGES, &info));
@@ -96,7 +70,7 @@ static void one_owns_all(void **state)
 /* A shared map belongs to both; what removing frees is what the next figures lack. */
 static void sharing_and_removing(void **state)
 {
-	struct fixture *x = *state;
+	struct fix_store *x = *state;
 	uint8_t *img = fix_image(2, PAGES);
 	struct snap_info a;
 	struct snap_info b;
@@ -134,7 +108,7 @@ static void sharing_and_removing(void **state)
 /* A session's bytes are pending while it lives, and dead, for gc, when its owner was killed. */
 static void pending(void **state)
 {
-	struct fixture *x = *state;
+	struct fix_store *x = *state;
 	uint8_t *img = fix_image(3, PAGES);
 	struct session *s = NULL;
 	struct snap_info info;
@@ -170,7 +144,7 @@ static void pending(void **state)
 /* A damaged record is counted, and the rest is still told. */
 static void damage(void **state)
 {
-	struct fixture *x = *state;
+	struct fix_store *x = *state;
 	uint8_t *img = fix_image(4, PAGES);
 	struct snap_info a;
 	OK(fix_take(x->f, fix_vm1, "", img, PAGES, &a));
@@ -192,11 +166,11 @@ static void damage(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test_setup_teardown(empty, setup, teardown),
-		cmocka_unit_test_setup_teardown(one_owns_all, setup, teardown),
-		cmocka_unit_test_setup_teardown(sharing_and_removing, setup, teardown),
-		cmocka_unit_test_setup_teardown(pending, setup, teardown),
-		cmocka_unit_test_setup_teardown(damage, setup, teardown),
+		cmocka_unit_test_setup_teardown(empty, fix_setup, fix_teardown),
+		cmocka_unit_test_setup_teardown(one_owns_all, fix_setup, fix_teardown),
+		cmocka_unit_test_setup_teardown(sharing_and_removing, fix_setup, fix_teardown),
+		cmocka_unit_test_setup_teardown(pending, fix_setup, fix_teardown),
+		cmocka_unit_test_setup_teardown(damage, fix_setup, fix_teardown),
 	};
 	return cmocka_run_group_tests_name("stat", tests, NULL, NULL);
 }

@@ -16,32 +16,6 @@ enum {
 	META_TXNID_AT = 144,
 };
 
-struct fixture {
-	char *dir;
-	struct store *s;
-	struct family *f;
-};
-
-static int setup(void **state)
-{
-	struct fixture *x = calloc(1, sizeof(*x));
-	x->dir = fix_tmpdir();
-	OK(store_open(x->dir, STORE_CREATE, &x->s));
-	OK(family_open(x->s, fix_fam, true, &x->f));
-	*state = x;
-	return 0;
-}
-
-static int teardown(void **state)
-{
-	struct fixture *x = *state;
-	family_close(x->f);
-	store_close(x->s);
-	fix_rmdir(x->dir);
-	free(x);
-	return 0;
-}
-
 static void clean(struct family *f)
 {
 	struct fix_findings fi = { 0 };
@@ -55,7 +29,7 @@ static void clean(struct family *f)
 
 static void blocks_come_back(void **state)
 {
-	struct fixture *x = *state;
+	struct fix_store *x = *state;
 	struct snap_info info[3];
 	uint8_t *img[3];
 	for (unsigned i = 0; i < 3; i++) {
@@ -97,7 +71,7 @@ static void blocks_come_back(void **state)
 /* An open read transaction keeps what it sees, whatever is removed and punched. */
 static void readers_keep_theirs(void **state)
 {
-	struct fixture *x = *state;
+	struct fix_store *x = *state;
 	struct snap_info a;
 	struct snap_info b;
 	uint8_t *img = fix_image(1, PAGES);
@@ -189,7 +163,7 @@ static void back_one_commit(const char *path)
 /* After every kind of commit followed by a punch, the state before that commit is whole, too. */
 static void the_older_meta_page_is_whole(void **state)
 {
-	struct fixture *x = *state;
+	struct fix_store *x = *state;
 	uint8_t *img = fix_image(9, PAGES);
 	struct snap_info info[4];
 	for (unsigned i = 0; i < 4; i++) {
@@ -227,9 +201,10 @@ static void the_older_meta_page_is_whole(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test_setup_teardown(blocks_come_back, setup, teardown),
-		cmocka_unit_test_setup_teardown(readers_keep_theirs, setup, teardown),
-		cmocka_unit_test_setup_teardown(the_older_meta_page_is_whole, setup, teardown),
+		cmocka_unit_test_setup_teardown(blocks_come_back, fix_setup, fix_teardown),
+		cmocka_unit_test_setup_teardown(readers_keep_theirs, fix_setup, fix_teardown),
+		cmocka_unit_test_setup_teardown(the_older_meta_page_is_whole, fix_setup,
+						fix_teardown),
 	};
 	return cmocka_run_group_tests_name("store_lmdb_punch", tests, NULL, NULL);
 }

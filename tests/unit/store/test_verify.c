@@ -14,41 +14,16 @@ enum {
 	PAGES = 1500,
 };
 
-struct fixture {
-	char *dir;
-	struct store *s;
-	struct family *f;
-	uint8_t *img;
-	struct snap_info info;
-	char data[600];
-};
-
 static int setup(void **state)
 {
-	struct fixture *x = calloc(1, sizeof(*x));
-	x->dir = fix_tmpdir();
-	OK(store_open(x->dir, STORE_CREATE, &x->s));
-	OK(family_open(x->s, fix_fam, true, &x->f));
-	x->img = fix_image(31, PAGES);
-	OK(fix_take(x->f, fix_vm1, "t", x->img, PAGES, &x->info));
-	fix_data_path(x->dir, fix_fam, x->data, sizeof(x->data));
-	*state = x;
-	return 0;
-}
-
-static int teardown(void **state)
-{
-	struct fixture *x = *state;
-	family_close(x->f);
-	store_close(x->s);
-	fix_rmdir(x->dir);
-	free(x->img);
-	free(x);
+	fix_setup(state);
+	struct fix_store *x = *state;
+	fix_store_take(x, fix_image(31, PAGES), PAGES);
 	return 0;
 }
 
 /* Flips a bit of a record's byte `at`; returns the record's id. */
-static uint64_t flip(struct fixture *x, enum record_kind kind, uint64_t id, uint64_t at)
+static uint64_t flip(struct fix_store *x, enum record_kind kind, uint64_t id, uint64_t at)
 {
 	uint8_t head[32];
 	family_close(x->f);
@@ -59,7 +34,7 @@ static uint64_t flip(struct fixture *x, enum record_kind kind, uint64_t id, uint
 }
 
 /* Both checks report, naming `what` and, unless NULL, `also`. */
-static void expect_findings(struct fixture *x, const char *what, const char *also)
+static void expect_findings(struct fix_store *x, const char *what, const char *also)
 {
 	struct fix_findings fi = { 0 };
 	uint64_t n = 0;
@@ -76,7 +51,7 @@ static void expect_findings(struct fixture *x, const char *what, const char *als
 	assert_non_null(strstr(all.all, what));
 }
 
-static void expect_read_refused(struct fixture *x)
+static void expect_read_refused(struct fix_store *x)
 {
 	struct err *e;
 	uint8_t *out = fix_read(x->f, x->info.id, "memory", PAGES, &e);
@@ -87,7 +62,7 @@ static void expect_read_refused(struct fixture *x)
 
 static void sound_store(void **state)
 {
-	struct fixture *x = *state;
+	struct fix_store *x = *state;
 	fix_sound(x->f, x->info.id);
 	struct fix_findings fi = { 0 };
 	uint64_t n;
@@ -100,7 +75,7 @@ static void sound_store(void **state)
 /* A bit of compressed bytes: the sub-frame and its pages are named, other pages stay readable. */
 static void bit_in_frame(void **state)
 {
-	struct fixture *x = *state;
+	struct fix_store *x = *state;
 	uint8_t head[32];
 	uint64_t id = fix_record(x->data, RECORD_FRAME, 0, false, 0, head);
 	char name[64];
@@ -129,7 +104,7 @@ static void bit_in_frame(void **state)
 
 static void bit_in_frame_head(void **state)
 {
-	struct fixture *x = *state;
+	struct fix_store *x = *state;
 	flip(x, RECORD_FRAME, 0, FRAME_HEAD_BYTES + 3);
 	expect_findings(x, "frame ", "of map memory)");
 	expect_read_refused(x);
@@ -137,7 +112,7 @@ static void bit_in_frame_head(void **state)
 
 static void bit_in_leaf(void **state)
 {
-	struct fixture *x = *state;
+	struct fix_store *x = *state;
 	flip(x, RECORD_LEAF, 0, 50);
 	expect_findings(x, "leaf ", "checksum differs");
 	expect_read_refused(x);
@@ -153,7 +128,7 @@ static void bit_in_leaf(void **state)
 
 static void bit_in_node(void **state)
 {
-	struct fixture *x = *state;
+	struct fix_store *x = *state;
 	flip(x, RECORD_NODE, x->info.maps[0].root_id, 60);
 	expect_findings(x, "node ", "checksum differs");
 	expect_read_refused(x);
@@ -161,7 +136,7 @@ static void bit_in_node(void **state)
 
 static void bit_in_blob(void **state)
 {
-	struct fixture *x = *state;
+	struct fix_store *x = *state;
 	flip(x, RECORD_BLOB, x->info.id, 27);
 	expect_findings(x, "blob ", "checksum differs");
 	struct reader *r = NULL;
@@ -180,7 +155,7 @@ static void bit_in_blob(void **state)
 
 static void bit_in_snapshot(void **state)
 {
-	struct fixture *x = *state;
+	struct fix_store *x = *state;
 	flip(x, RECORD_SNAP, x->info.id, 40);
 	expect_findings(x, "snapshot", "checksum differs");
 	struct reader *r = NULL;
@@ -203,7 +178,7 @@ static void bit_in_snapshot(void **state)
 /* The checksum is bound to the id: a record that says another one is refused. */
 static void record_with_another_id(void **state)
 {
-	struct fixture *x = *state;
+	struct fix_store *x = *state;
 	flip(x, RECORD_LEAF, 0, 8);
 	expect_findings(x, "leaf ", NULL);
 	expect_read_refused(x);
@@ -215,7 +190,7 @@ static void record_with_another_id(void **state)
  */
 static void any_byte(void **state)
 {
-	struct fixture *x = *state;
+	struct fix_store *x = *state;
 	family_close(x->f);
 	x->f = NULL;
 	struct stat st;
@@ -260,15 +235,15 @@ static void any_byte(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test_setup_teardown(sound_store, setup, teardown),
-		cmocka_unit_test_setup_teardown(bit_in_frame, setup, teardown),
-		cmocka_unit_test_setup_teardown(bit_in_frame_head, setup, teardown),
-		cmocka_unit_test_setup_teardown(bit_in_leaf, setup, teardown),
-		cmocka_unit_test_setup_teardown(bit_in_node, setup, teardown),
-		cmocka_unit_test_setup_teardown(bit_in_blob, setup, teardown),
-		cmocka_unit_test_setup_teardown(bit_in_snapshot, setup, teardown),
-		cmocka_unit_test_setup_teardown(record_with_another_id, setup, teardown),
-		cmocka_unit_test_setup_teardown(any_byte, setup, teardown),
+		cmocka_unit_test_setup_teardown(sound_store, setup, fix_teardown),
+		cmocka_unit_test_setup_teardown(bit_in_frame, setup, fix_teardown),
+		cmocka_unit_test_setup_teardown(bit_in_frame_head, setup, fix_teardown),
+		cmocka_unit_test_setup_teardown(bit_in_leaf, setup, fix_teardown),
+		cmocka_unit_test_setup_teardown(bit_in_node, setup, fix_teardown),
+		cmocka_unit_test_setup_teardown(bit_in_blob, setup, fix_teardown),
+		cmocka_unit_test_setup_teardown(bit_in_snapshot, setup, fix_teardown),
+		cmocka_unit_test_setup_teardown(record_with_another_id, setup, fix_teardown),
+		cmocka_unit_test_setup_teardown(any_byte, setup, fix_teardown),
 	};
 	return cmocka_run_group_tests_name("verify", tests, NULL, NULL);
 }
