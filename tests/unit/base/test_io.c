@@ -14,19 +14,20 @@
 #include "core/base/io.h"
 #include "tests/lib/expect.h"
 
-static char dir[64];
+static char dir[128];
 
 static int setup(void **state)
 {
 	(void)state;
-	snprintf(dir, sizeof(dir), "/tmp/torpor-io-XXXXXX");
+	const char *tmp = getenv("TMPDIR");
+	snprintf(dir, sizeof(dir), "%.100s/torpor-io-XXXXXX", tmp != NULL ? tmp : "/tmp");
 	return mkdtemp(dir) == NULL;
 }
 
 static int teardown(void **state)
 {
 	(void)state;
-	char cmd[128];
+	char cmd[160];
 	snprintf(cmd, sizeof(cmd), "rm -rf -- %s", dir);
 	return system(cmd);
 }
