@@ -166,6 +166,42 @@ int torpor_take_status(struct torpor_client *c, struct torpor_take_status *ret)
 	return 0;
 }
 
+static int ask_checkpoint(struct torpor_client *c, json_t *cmd, struct torpor_checkpoint *ret)
+{
+	json_t *root = NULL;
+	json_t *s = NULL;
+	int rc = ask_torpor(c, cmd, "Checkpoint", &root, &s);
+	if (rc != 0) {
+		return rc;
+	}
+	if (ret != NULL) {
+		memset(ret, 0, sizeof(*ret));
+		copy_text(s, "every", ret->every, sizeof(ret->every));
+		copy_text(s, "keep", ret->keep, sizeof(ret->keep));
+		copy_text(s, "error", ret->error, sizeof(ret->error));
+		ret->taking = json_is_true(json_object_get(s, "taking"));
+		ret->taken = number(s, "taken");
+		ret->failed = number(s, "failed");
+		ret->last_number = number(s, "last_number");
+		ret->last_frozen_at_ns = number(s, "last_frozen_at_ns");
+	}
+	json_decref(root);
+	return 0;
+}
+
+int torpor_checkpoint_status(struct torpor_client *c, struct torpor_checkpoint *ret)
+{
+	return ask_checkpoint(c, json_string("CheckpointStatus"), ret);
+}
+
+int torpor_checkpoint_policy(struct torpor_client *c, const char *every, const char *keep,
+			     struct torpor_checkpoint *ret)
+{
+	return ask_checkpoint(
+		c, json_pack("{s:{s:s*,s:s*}}", "CheckpointPolicy", "every", every, "keep", keep),
+		ret);
+}
+
 /* ---- vCPUs ---- */
 
 int torpor_vcpus(struct torpor_client *c, struct torpor_vcpu *ret, unsigned max, unsigned *ret_n)

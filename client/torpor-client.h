@@ -101,6 +101,22 @@ struct torpor_take_status {
 };
 int torpor_take_status(struct torpor_client *c, struct torpor_take_status *ret);
 
+/* Automatic snapshots of the VM. */
+struct torpor_checkpoint {
+	char every[64]; /* like "30s"; "off" */
+	char keep[64];  /* like "10,hourly=24"; "all" */
+	bool taking;
+	uint64_t taken; /* since the VM's process began */
+	uint64_t failed;
+	uint64_t last_number;       /* 0: none yet */
+	uint64_t last_frozen_at_ns; /* host clock, since 1970 */
+	char error[256];            /* of the last one; "" */
+};
+int torpor_checkpoint_status(struct torpor_client *c, struct torpor_checkpoint *ret);
+/* every, keep: as above; NULL leaves what is in force. ret, which may be NULL, is as it is then. */
+int torpor_checkpoint_policy(struct torpor_client *c, const char *every, const char *keep,
+			     struct torpor_checkpoint *ret);
+
 /* ---- vCPUs ---- */
 
 struct torpor_vcpu {

@@ -16,7 +16,7 @@
 #include "core/base/clock.h"
 #include "core/base/log.h"
 
-enum { RETRY_NS = 200000000 }; /* somebody else's take is under way: look again */
+enum { RETRY_NS = 200000000 }; /* something else is under way: look again */
 
 struct checkpoint {
 	struct loop *loop;
@@ -46,11 +46,12 @@ static void on_done(void *arg, struct err *e, const struct snap_result *result)
 	struct checkpoint *c = arg;
 	c->s.taking = false;
 	uint64_t now = clock_mono_ns();
-	bool failed = e != NULL && err_class(e) != ERR_CANCELLED;
+	bool soon = e != NULL && err_class(e) == ERR_NOT_NOW;
+	bool failed = e != NULL && err_class(e) != ERR_CANCELLED && !soon;
 	if (failed) {
 		note_error(c, e);
 	} else if (e != NULL) {
-		err_drop(e, "it gave way to an explicit take, which bounds the loss as well");
+		err_drop(e, "tried again soon, or an explicit take bounds the loss as well");
 	} else {
 		c->s.taken++;
 		c->s.last_number = result->number;
@@ -61,6 +62,8 @@ static void on_done(void *arg, struct err *e, const struct snap_result *result)
 	c->due_ns = MAX(c->begun_ns + c->s.policy.every_ns, now);
 	if (failed) {
 		c->due_ns = MAX(c->due_ns, now + CHECKPOINT_EVERY_MIN_NS);
+	} else if (soon) {
+		c->due_ns = now + RETRY_NS;
 	}
 	arm(c);
 }
@@ -153,12 +156,13 @@ void checkpoint_status(const struct checkpoint *c, struct checkpoint_status *ret
 	*ret = c->s;
 }
 
+static const struct {
+	char unit;
+	uint64_t s;
+} units[] = { { 's', 1 }, { 'm', 60 }, { 'h', 3600 }, { 'd', 86400 } };
+
 struct err *checkpoint_parse_every(const char *text, uint64_t *ret_ns)
 {
-	static const struct {
-		char unit;
-		uint64_t s;
-	} units[] = { { 's', 1 }, { 'm', 60 }, { 'h', 3600 }, { 'd', 86400 } };
 	uint64_t n = 0;
 	const char *p = text;
 	if (strcmp(text, "off") == 0) {
@@ -227,4 +231,39 @@ struct err *checkpoint_parse_keep(const char *text, struct prune_policy *ret)
 	       text, CHECKPOINT_KEEP_MAX);
 	*ret = p;
 	return NULL;
+}
+
+void checkpoint_every_text(uint64_t ns, char ret[CHECKPOINT_TEXT_MAX + 1])
+{
+	uint64_t s = ns / 1000000000u;
+	size_t i = ARRAY_LEN(units) - 1;
+	while (s % units[i].s != 0) {
+		i--; /* seconds divide all */
+	}
+	if (s == 0) {
+		snprintf(ret, CHECKPOINT_TEXT_MAX + 1, "off");
+	} else {
+		snprintf(ret, CHECKPOINT_TEXT_MAX + 1, "%" PRIu64 "%c", s / units[i].s,
+			 units[i].unit);
+	}
+}
+
+void checkpoint_keep_text(const struct prune_policy *p, char ret[CHECKPOINT_TEXT_MAX + 1])
+{
+	const struct {
+		const char *word;
+		unsigned n;
+	} rules[] = { { "", p->keep_last },
+		      { "hourly=", p->keep_hourly },
+		      { "daily=", p->keep_daily } };
+	size_t len = 0;
+	for (size_t i = 0; i < ARRAY_LEN(rules); i++) {
+		if (rules[i].n > 0) {
+			len += (size_t)snprintf(ret + len, CHECKPOINT_TEXT_MAX + 1 - len, "%s%s%u",
+						len > 0 ? "," : "", rules[i].word, rules[i].n);
+		}
+	}
+	if (len == 0) {
+		snprintf(ret, CHECKPOINT_TEXT_MAX + 1, "all");
+	}
 }

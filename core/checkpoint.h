@@ -17,6 +17,8 @@
 #define CHECKPOINT_KEEP_MAX 100000u /* of each rule */
 #define CHECKPOINT_TAG_PREFIX "auto-"
 
+enum { CHECKPOINT_TEXT_MAX = 63 }; /* of an interval, of rules */
+
 struct checkpoint;
 
 struct checkpoint_policy {
@@ -24,7 +26,11 @@ struct checkpoint_policy {
 	struct prune_policy keep; /* of the automatic snapshots; no rule: all stay */
 };
 
-/* e is owned by the callee; result is valid when e is NULL. */
+/*
+ * e is owned by the callee; result is valid when e is NULL. ERR_CANCELLED: an explicit take is in
+ * its place, or nobody wanted it. ERR_NOT_NOW: it gave way to something short and is tried again
+ * soon.
+ */
 typedef void checkpoint_done_fn(void *arg, struct err *e, const struct snap_result *result);
 struct checkpoint_ops {
 	/*
@@ -61,5 +67,8 @@ void checkpoint_status(const struct checkpoint *c, struct checkpoint_status *ret
 MUST_USE struct err *checkpoint_parse_every(const char *text, uint64_t *ret_ns);
 /* "10", "10,hourly=24,daily=7", "hourly=24"; "all" is no rule. ERR_USAGE. */
 MUST_USE struct err *checkpoint_parse_keep(const char *text, struct prune_policy *ret);
+/* The other way round: what the two above read as the same. */
+void checkpoint_every_text(uint64_t ns, char ret[CHECKPOINT_TEXT_MAX + 1]);
+void checkpoint_keep_text(const struct prune_policy *p, char ret[CHECKPOINT_TEXT_MAX + 1]);
 
 #endif

@@ -2,14 +2,15 @@
 /*
  * The control socket: connections and packets. See ctl.h for its place, docs/control.md for the
  * packets, ctl_handlers.c for what they do. Everything runs on the main loop's thread; nothing
- * blocks: a take is answered when it is done, all else at once.
+ * blocks: a take is answered when it is done, what waits for an automatic one when that has given
+ * way, all else at once.
  *
  * I1: every packet gets exactly one answer, in the order of completion. Events come behind it on a
  *     connection that subscribed.
  * I2: a connection whose peer does not read its answers is not read from until it does, so what
  *     it can make us keep is bounded by what it had asked for.
- * I3: a take outlives its connection, and a take's memory outlives the ctl: it is freed when its
- *     end is reported, by whoever is left.
+ * I3: what is pending outlives its connection, and its memory outlives the ctl: it is freed when
+ *     its end is reported, by whoever is left.
  */
 #include "core/ctl_internal.h"
 

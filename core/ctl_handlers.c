@@ -2,7 +2,7 @@
 /*
  * What each request on the control socket does: one handler per variant, each of which answers
  * exactly once. Called by ctl.c on the main loop's thread. Nothing here blocks: a take runs as a
- * job and is answered by its end.
+ * job and is answered by its end, and what has to wait for an automatic one likewise.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -36,24 +36,85 @@ static void do_exit(struct call *call)
 	life_stop(life);
 }
 
+/* NULL: out of memory, which the client has been told. */
+static struct pending *pending_new(const struct call *call)
+{
+	struct ctl *ctl = call->ctl;
+	struct pending *p = calloc(1, sizeof(*p));
+	if (p == NULL) {
+		ctl_reply(call->conn, ctl_answer_json(NULL));
+		return NULL;
+	}
+	p->ctl = ctl;
+	p->conn = call->conn;
+	snprintf(p->name, sizeof(p->name), "%s", life_config(ctl->life)->name);
+	p->next = ctl->pending;
+	ctl->pending = p;
+	return p;
+}
+
+static void pending_unlink(const struct pending *p)
+{
+	if (p->ctl == NULL) {
+		return;
+	}
+	for (struct pending **at = &p->ctl->pending; *at != NULL; at = &(*at)->next) {
+		if (*at == p) {
+			*at = p->next;
+			break;
+		}
+	}
+}
+
+/* The VM's life can be changed now, or (e) never more. */
+static void take_step(void *arg, struct err *e)
+{
+	struct pending *p = arg;
+	if (e == NULL && p->ctl != NULL) {
+		e = p->step(p->ctl->life);
+	}
+	pending_unlink(p);
+	if (p->conn != NULL) {
+		ctl_reply_result(p->conn, e);
+		ctl_conn_end_if_done(p->conn);
+	} else if (e != NULL) {
+		log_err(err_wrap(e, "'%s', asked by a client that has left", p->name));
+	}
+	free(p);
+}
+
+/* At once, or when an automatic take has given way. */
+static void change_life(struct call *call, struct err *(*step)(struct life *l))
+{
+	struct pending *p = pending_new(call);
+	if (p == NULL) {
+		return;
+	}
+	p->step = step;
+	p->waiter = (struct life_waiter){ .fn = take_step, .arg = p };
+	if (!life_give_way(call->ctl->life, &p->waiter)) {
+		take_step(p, NULL);
+	}
+}
+
 static void do_suspend_vcpus(struct call *call)
 {
-	ctl_reply_result(call->conn, life_suspend_vcpus(call->ctl->life));
+	change_life(call, life_suspend_vcpus);
 }
 
 static void do_resume_vcpus(struct call *call)
 {
-	ctl_reply_result(call->conn, life_resume_vcpus(call->ctl->life));
+	change_life(call, life_resume_vcpus);
 }
 
 static void do_suspend(struct call *call)
 {
-	ctl_reply_result(call->conn, life_suspend(call->ctl->life));
+	change_life(call, life_suspend);
 }
 
 static void do_resume(struct call *call)
 {
-	ctl_reply_result(call->conn, life_resume(call->ctl->life));
+	change_life(call, life_resume);
 }
 
 /* ---- vCPUs ---- */
@@ -129,14 +190,7 @@ static void do_unregister_memory(struct call *call)
 static void take_done(void *arg, struct err *e, const struct snap_result *result)
 {
 	struct pending *p = arg;
-	if (p->ctl != NULL) {
-		for (struct pending **at = &p->ctl->pending; *at != NULL; at = &(*at)->next) {
-			if (*at == p) {
-				*at = p->next;
-				break;
-			}
-		}
-	}
+	pending_unlink(p);
 	if (p->conn == NULL) {
 		if (e != NULL) {
 			log_err(err_wrap(e, "snapshot of '%s', whose client has left", p->name));
@@ -159,21 +213,14 @@ static void take_done(void *arg, struct err *e, const struct snap_result *result
 static void start_take(struct call *call, const struct ctl_take *take, bool typed)
 {
 	const char *tag = take->tag;
-	struct ctl *ctl = call->ctl;
-	struct pending *p = calloc(1, sizeof(*p));
+	struct pending *p = pending_new(call);
 	if (p == NULL) {
-		ctl_reply(call->conn, ctl_answer_json(NULL));
 		return;
 	}
-	p->ctl = ctl;
-	p->conn = call->conn;
 	p->typed = typed;
 	snprintf(p->tag, sizeof(p->tag), "%s", tag);
-	snprintf(p->name, sizeof(p->name), "%s", life_config(ctl->life)->name);
-	p->next = ctl->pending;
-	ctl->pending = p;
-	struct err *e =
-		life_take(ctl->life, tag[0] != 0 ? tag : NULL, take->max_pause_us, take_done, p);
+	struct err *e = life_take(call->ctl->life, tag[0] != 0 ? tag : NULL, take->max_pause_us,
+				  take_done, p);
 	if (e != NULL) { /* take_done will not be called: take its part */
 		take_done(p, e, NULL);
 	}
@@ -233,6 +280,55 @@ static void reply_take_status(struct call *call)
 		  ctl_answer_json(json_pack("{s:{s:o}}", "Torpor", "TakeStatus", body)));
 }
 
+static void reply_checkpoint(struct call *call)
+{
+	struct life_status s;
+	life_status(call->ctl->life, &s);
+	const struct checkpoint_status *c = &s.checkpoint;
+	char every[CHECKPOINT_TEXT_MAX + 1];
+	char keep[CHECKPOINT_TEXT_MAX + 1];
+	checkpoint_every_text(c->policy.every_ns, every);
+	checkpoint_keep_text(&c->policy.keep, keep);
+	json_t *body = json_pack("{s:s,s:s,s:b,s:I,s:I}", "every", every, "keep", keep, "taking",
+				 (int)c->taking, "taken", (json_int_t)c->taken, "failed",
+				 (json_int_t)c->failed);
+	if (c->taken > 0) {
+		json_object_set_new(body, "last_number", json_integer((json_int_t)c->last_number));
+		json_object_set_new(body, "last_frozen_at_ns",
+				    json_integer((json_int_t)c->last_frozen_ns));
+	}
+	if (c->last_error[0] != 0) {
+		json_object_set_new(body, "error", json_string(c->last_error));
+	}
+	ctl_reply(call->conn,
+		  ctl_answer_json(json_pack("{s:{s:o}}", "Torpor", "Checkpoint", body)));
+}
+
+/* What the request leaves out stays as it is. */
+static struct err *set_checkpoint(struct life *life, const struct ctl_checkpoint *c)
+{
+	struct life_status s;
+	life_status(life, &s);
+	struct checkpoint_policy policy = s.checkpoint.policy;
+	if (c->every[0] != 0) {
+		TRY(checkpoint_parse_every(c->every, &policy.every_ns));
+	}
+	if (c->keep[0] != 0) {
+		TRY(checkpoint_parse_keep(c->keep, &policy.keep));
+	}
+	return life_set_checkpoint(life, &policy);
+}
+
+static void do_checkpoint_policy(struct call *call)
+{
+	struct err *e = set_checkpoint(call->ctl->life, &call->req->torpor.cmd.checkpoint);
+	if (e != NULL) {
+		ctl_reply_err(call->conn, e);
+		return;
+	}
+	reply_checkpoint(call);
+}
+
 static void do_torpor(struct call *call)
 {
 	const struct ctl_torpor *t = &call->req->torpor;
@@ -248,6 +344,12 @@ static void do_torpor(struct call *call)
 		break;
 	case CTL_TORPOR_TAKE_STATUS:
 		reply_take_status(call);
+		break;
+	case CTL_TORPOR_CHECKPOINT_POLICY:
+		do_checkpoint_policy(call);
+		break;
+	case CTL_TORPOR_CHECKPOINT_STATUS:
+		reply_checkpoint(call);
 		break;
 	case CTL_TORPOR_SUBSCRIBE:
 		ctl_reply(call->conn, ctl_answer_ok());

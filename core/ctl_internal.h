@@ -26,12 +26,17 @@ struct conn {
 	bool subscribed; /* gets all events after its answers */
 };
 
-/* A take that was asked for here. done runs exactly once and frees it. */
+/*
+ * What was asked for here and is not answered yet: a take, or a step of the life that waits for an
+ * automatic take to give way. Its end runs exactly once and frees it.
+ */
 struct pending {
-	struct pending *next; /* in ctl->pending */
-	struct ctl *ctl;      /* NULL once the ctl is gone */
-	struct conn *conn;    /* NULL once the asker is gone */
-	bool typed;           /* answer with the result's fields, not "Ok" */
+	struct pending *next;                /* in ctl->pending */
+	struct ctl *ctl;                     /* NULL once the ctl is gone */
+	struct conn *conn;                   /* NULL once the asker is gone */
+	struct err *(*step)(struct life *l); /* NULL for a take */
+	struct life_waiter waiter;           /* for a step */
+	bool typed;                          /* answer with the result's fields, not "Ok" */
 	char tag[NAME_BYTES_MAX + 1];
 	char name[NAME_BYTES_MAX + 1];
 };

@@ -52,6 +52,22 @@ struct err *ctl_parse(const void *p, size_t len, unsigned nfds, struct ctl_reque
 	return NULL;
 }
 
+static bool torpor_is_readonly(enum ctl_torpor_cmd cmd)
+{
+	switch (cmd) {
+	case CTL_TORPOR_STATUS:
+	case CTL_TORPOR_TAKE_STATUS:
+	case CTL_TORPOR_CHECKPOINT_STATUS:
+	case CTL_TORPOR_SUBSCRIBE:
+		return true;
+	case CTL_TORPOR_TAKE:
+	case CTL_TORPOR_TAKE_CANCEL:
+	case CTL_TORPOR_CHECKPOINT_POLICY:
+		return false;
+	}
+	return false;
+}
+
 bool ctl_is_readonly(const struct ctl_request *r)
 {
 	switch (r->variant) {
@@ -69,7 +85,7 @@ bool ctl_is_readonly(const struct ctl_request *r)
 	case CTL_GPU:
 		return r->gpu.cmd == CTL_GPU_LIST;
 	case CTL_TORPOR:
-		return r->torpor.cmd.cmd != CTL_TORPOR_TAKE;
+		return torpor_is_readonly((enum ctl_torpor_cmd)r->torpor.cmd.cmd);
 	default:
 		return false;
 	}

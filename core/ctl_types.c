@@ -7,6 +7,7 @@
 
 #include <errno.h>
 
+#include "core/checkpoint.h"
 #include "core/config.h"
 #include "snapshot/snapshot.h"
 
@@ -410,10 +411,42 @@ static const struct wire_member torpor_take_members[] = {
 };
 static const struct wire_type t_torpor_take =
 	COMPOSED(WIRE_STRUCT, sizeof(struct ctl_take), torpor_take_members);
+static struct err *check_every(const void *value, const char *where)
+{
+	uint64_t unused;
+	return err_wrap(checkpoint_parse_every(value, &unused), "%s", where);
+}
+static struct err *check_keep(const void *value, const char *where)
+{
+	struct prune_policy unused;
+	return err_wrap(checkpoint_parse_keep(value, &unused), "%s", where);
+}
+static const struct wire_type t_every = {
+	.kind = WIRE_TEXT,
+	.max = CHECKPOINT_TEXT_MAX,
+	.size = CHECKPOINT_TEXT_MAX + 1,
+	.check = check_every,
+};
+static const struct wire_type t_keep = {
+	.kind = WIRE_TEXT,
+	.max = CHECKPOINT_TEXT_MAX,
+	.size = CHECKPOINT_TEXT_MAX + 1,
+	.check = check_keep,
+};
+static const struct wire_member checkpoint_policy_members[] = {
+	AT_OPT(struct ctl_checkpoint, "every", t_every, every),
+	AT_OPT(struct ctl_checkpoint, "keep", t_keep, keep),
+};
+static const struct wire_type t_checkpoint_policy =
+	COMPOSED(WIRE_STRUCT, sizeof(struct ctl_checkpoint), checkpoint_policy_members);
 static const struct wire_member torpor_cmd_members[] = {
-	UNIT("Status"),     IN_OPT(struct ctl_torpor, cmd, "Take", t_torpor_take, take),
-	UNIT("TakeStatus"), UNIT("TakeCancel"),
+	UNIT("Status"),
+	IN_OPT(struct ctl_torpor, cmd, "Take", t_torpor_take, take),
+	UNIT("TakeStatus"),
+	UNIT("TakeCancel"),
 	UNIT("Subscribe"),
+	IN(struct ctl_torpor, cmd, "CheckpointPolicy", t_checkpoint_policy, checkpoint),
+	UNIT("CheckpointStatus"),
 };
 static const struct wire_type t_torpor_cmd =
 	COMPOSED(WIRE_ENUM, sizeof(((struct ctl_torpor *)0)->cmd), torpor_cmd_members);
@@ -656,10 +689,23 @@ static const struct wire_member take_status_members[] = {
 	SEEN_OPT("total", t_u64),
 };
 static const struct wire_type t_take_status = COMPOSED(WIRE_STRUCT, 0, take_status_members);
+static const struct wire_member checkpoint_answer_members[] = {
+	SEEN("every", t_text),
+	SEEN("keep", t_text),
+	SEEN("taking", t_bool),
+	SEEN("taken", t_u64),
+	SEEN("failed", t_u64),
+	SEEN_OPT("last_number", t_u64),
+	SEEN_OPT("last_frozen_at_ns", t_u64),
+	SEEN_OPT("error", t_text),
+};
+static const struct wire_type t_checkpoint_answer =
+	COMPOSED(WIRE_STRUCT, 0, checkpoint_answer_members);
 static const struct wire_member torpor_answer_members[] = {
 	SEEN("Status", t_status),
 	SEEN("Take", t_take_answer),
 	SEEN("TakeStatus", t_take_status),
+	SEEN("Checkpoint", t_checkpoint_answer),
 };
 static const struct wire_type t_torpor_answer = COMPOSED(WIRE_ENUM, 0, torpor_answer_members);
 

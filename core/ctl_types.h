@@ -10,6 +10,7 @@
 #define TORPOR_CORE_CTL_TYPES_H
 
 #include "core/base/limits.h"
+#include "core/checkpoint.h"
 #include "core/ctl_wire.h"
 
 /* Every variant of VmRequest, in the order of its definition: C name, wire name. */
@@ -104,6 +105,8 @@ enum ctl_torpor_cmd {
 	CTL_TORPOR_TAKE_STATUS,
 	CTL_TORPOR_TAKE_CANCEL,
 	CTL_TORPOR_SUBSCRIBE,
+	CTL_TORPOR_CHECKPOINT_POLICY,
+	CTL_TORPOR_CHECKPOINT_STATUS,
 };
 
 enum {
@@ -251,11 +254,20 @@ struct ctl_memory {
 	bool cache_coherent;
 };
 
+/* "": as it was. */
+struct ctl_checkpoint {
+	char every[CHECKPOINT_TEXT_MAX + 1];
+	char keep[CHECKPOINT_TEXT_MAX + 1];
+};
+
 struct ctl_torpor {
 	uint64_t v;
 	struct {
 		uint32_t cmd; /* enum ctl_torpor_cmd */
-		struct ctl_take take;
+		union {
+			struct ctl_take take;
+			struct ctl_checkpoint checkpoint;
+		};
 	} cmd;
 };
 

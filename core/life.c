@@ -11,7 +11,8 @@
  *  L5  ended:           vCPUs parked for good; only status and stop are answered.
  *  L6  A take changes none of these: its freeze parks what runs, its thaw undoes just that. While
  *      one is under way no other event is taken but END, which cancels it first; what the guest
- *      asks for meanwhile waits until it is done.
+ *      asks for meanwhile waits until it is done. Who must not be refused because of an automatic
+ *      one waits until it has given way (life_give_way).
  */
 #include <errno.h>
 #include <fcntl.h>

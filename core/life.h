@@ -27,36 +27,38 @@ enum vm_end {
 	VM_END_CRASH = 33, /* triple fault, KVM error */
 	VM_END_PANIC = 34,
 	VM_END_WATCHDOG = 36,
-	VM_END_EXIT = 64, /* to 95: 64 + what the exit device was told */
+	VM_END_EXIT = 64,     /* to 95: 64 + what the exit device was told */
 	VM_END_STOPPED = 256, /* by `stop` or SIGTERM; exit status 0 */
 };
 
 struct life_opts {
 	struct config *config; /* moved from */
-	const char *store_dir; /* opened (made) at the first take; checked for `name` by the caller */
+	const char
+		*store_dir; /* opened (made) at the first take; checked for `name` by the caller */
 	/* Boot: descriptors, moved from. Restore: an image, moved from; then the fds are -1. */
 	int kernel_fd;
 	int initrd_fd;
 	struct snap_image *image;
-	/* The open store behind the image, moved from; NULL for a boot (opened by the first take). One
-	 * process opens a store once. */
+	/* The open store behind the image, moved from; NULL for a boot (opened by the first take).
+	 * One process opens a store once. */
 	struct store *store;
-	/* A userfaultfd (uffd.h), moved from: memory of the image comes while the guest runs. -1: all of
-	 * it is read before. */
+	/* A userfaultfd (uffd.h), moved from: memory of the image comes while the guest runs. -1:
+	 * all of it is read before. */
 	int uffd;
 	bool no_fill; /* with uffd: only what is touched is read, until a take needs all */
 	enum clock_policy clock;
 	/* Serial console: input and output descriptors, -1: none. Borrowed for the life's time. */
 	int serial_in;
 	int serial_out;
-	int serial_listen; /* a listening Unix socket instead, -1: none */
+	int serial_listen;      /* a listening Unix socket instead, -1: none */
 	struct host_ends *ends; /* behind the devices, moved from; NULL: none */
 	bool start_paused;
 	struct checkpoint_policy checkpoint;
 	struct snap_progress progress; /* of the restore */
 };
 
-/* Builds the VM; no vCPU runs yet. For a restore memory (unless it is lazy) and state are loaded. */
+/* Builds the VM; no vCPU runs yet. For a restore memory (unless it is lazy) and state are loaded.
+ */
 MUST_USE struct err *life_new(struct loop *loop, const struct life_opts *opts,
 			      struct life **ret_life);
 /* Lets vCPUs run (unless start_paused). Seccomp and Landlock must be in force by now. */
@@ -86,6 +88,19 @@ MUST_USE struct err *life_resume_vcpus(struct life *l);  /* refused while device
 MUST_USE struct err *life_suspend(struct life *l);       /* vCPUs, clock, devices; idempotent */
 MUST_USE struct err *life_resume(struct life *l);
 void life_stop(struct life *l);
+
+/*
+ * The four above are refused while a take is under way (ERR_NOT_NOW). An automatic one must not be
+ * in anybody's way: it is given up, and fn runs on the main loop when it has ended; e (owned by fn)
+ * is not NULL when the VM ends instead. False: nothing gives way, fn is not called. The caller's
+ * memory until then.
+ */
+struct life_waiter {
+	struct life_waiter *next;
+	void (*fn)(void *arg, struct err *e);
+	void *arg;
+};
+bool life_give_way(struct life *l, struct life_waiter *w);
 
 /* One take at a time: ERR_NOT_NOW for a second. done runs on the main loop exactly once if NULL was
  * returned; e is owned by done, result is valid when e is NULL. */

@@ -34,6 +34,7 @@ struct take_job {
 	void *work_arg;
 	struct err *stop_err;     /* why it was not called */
 	bool automatic;           /* an explicit take goes first */
+	bool gives_way;           /* to one of life's waiters: to be tried again soon */
 	struct prune_policy keep; /* of automatic ones, after success */
 	struct err *e;
 	struct snap_result result;
@@ -69,6 +70,7 @@ struct life {
 	bool start_paused;
 	struct take_job *job;
 	struct take_job *next; /* an explicit take, begun when the automatic one has given way */
+	struct life_waiter *waiters; /* likewise, and before it; the oldest first */
 	struct checkpoint *checkpoint;
 	bool ran;         /* since the last take */
 	bool event_waits; /* a guest event came during a take */

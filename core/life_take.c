@@ -285,6 +285,7 @@ static struct err *job_take(struct take_job *job)
 
 static void job_free(struct take_job *job);
 static void begin_next(struct life *l);
+static void tell_waiters(struct life *l);
 
 static void tell_take(const struct life *l, const struct take_job *job)
 {
@@ -314,9 +315,14 @@ static void job_done(void *arg)
 	tell_take(l, job);
 	l->ran = l->ran || job->e != NULL;
 	struct err *e = MOVE(job->e);
+	if (e != NULL && err_class(e) == ERR_CANCELLED && job->gives_way) {
+		err_drop(e, "it is tried again");
+		e = ERR(ERR_NOT_NOW, "it gave way to a request");
+	}
 	job->done(job->arg, e, e == NULL ? &job->result : NULL);
 	job_free(job);
 	if (l->stopping) {
+		tell_waiters(l);
 		begin_next(l); /* tells who waits that there will be none */
 		life_end(l, VM_END_STOPPED, NULL);
 	} else if (l->event_waits) {
@@ -324,6 +330,7 @@ static void job_done(void *arg)
 		SCOPE(freep) char *report = MOVE(l->event_report);
 		life_act(l, l->event, report);
 	}
+	tell_waiters(l);
 	begin_next(l);
 }
 
@@ -408,6 +415,33 @@ static void begin_next(struct life *l)
 	}
 }
 
+/* Who asked before the explicit take that may wait: both find the life as they asked for it. */
+static void tell_waiters(struct life *l)
+{
+	struct life_waiter *w = MOVE(l->waiters);
+	while (w != NULL) {
+		struct life_waiter *next = w->next;
+		w->fn(w->arg, l->stopping ? ERR(ERR_CANCELLED, "'%s' ends", l->config.name) : NULL);
+		w = next;
+	}
+}
+
+bool life_give_way(struct life *l, struct life_waiter *w)
+{
+	if (l->job == NULL || !l->job->automatic || l->next != NULL) {
+		return false;
+	}
+	struct life_waiter **tail = &l->waiters;
+	while (*tail != NULL) {
+		tail = &(*tail)->next;
+	}
+	w->next = NULL;
+	*tail = w;
+	l->job->gives_way = true;
+	__atomic_store_n(&l->job->cancel, true, __ATOMIC_RELAXED);
+	return true;
+}
+
 struct err *life_take(struct life *l, const char *tag, uint64_t max_pause_us,
 		      life_take_done_fn *done, void *arg)
 {
@@ -487,6 +521,7 @@ void life_take_wait(struct life *l)
 	/* job_done is in the loop's queue by now: it frees the job, if the loop runs once more. */
 	job->life = NULL;
 	l->stopping = true;
+	tell_waiters(l);
 	begin_next(l);
 }
 

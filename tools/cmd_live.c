@@ -10,7 +10,9 @@
 #include <string.h>
 #include <sys/mman.h>
 
+#include "core/base/clock.h"
 #include "core/base/io.h"
+#include "core/checkpoint.h"
 #include "core/config.h"
 #include "tools/client.h"
 #include "tools/cmd.h"
@@ -23,6 +25,9 @@ struct live_opts {
 	const char *file;
 	unsigned count;
 	unsigned timeout_s;
+	const char *every;
+	const char *keep;
+	bool off;
 };
 
 struct live {
@@ -316,6 +321,64 @@ static struct err *do_vfio_rm(struct live *l)
 	return simple(l, torpor_vfio(l->lib, "EndPoint", l->arg[0], false, false));
 }
 
+/* ---- automatic snapshots ---- */
+
+static struct err *show_checkpoint(const struct live *l, const struct torpor_checkpoint *k)
+{
+	if (l->a->json) {
+		json_t *doc = json_pack("{s:s,s:s,s:b,s:I,s:I,s:s*}", "every", k->every, "keep",
+					k->keep, "taking", (int)k->taking, "taken",
+					(json_int_t)k->taken, "failed", (json_int_t)k->failed,
+					"error", k->error[0] != 0 ? k->error : NULL);
+		if (k->taken > 0) {
+			json_object_set_new(doc, "last_number",
+					    json_integer((json_int_t)k->last_number));
+			json_object_set_new(doc, "last_frozen_at_ns",
+					    json_integer((json_int_t)k->last_frozen_at_ns));
+		}
+		return done(l, doc);
+	}
+	printf("every %s, keep %s: %llu taken, %llu failed%s\n", k->every, k->keep,
+	       (unsigned long long)k->taken, (unsigned long long)k->failed,
+	       k->taking ? ", one under way" : "");
+	if (k->taken > 0) {
+		uint64_t ago_ns = clock_real_ns() - k->last_frozen_at_ns;
+		printf("the last one is %s@%llu, %llu s ago\n", client_vm(l->c)->name,
+		       (unsigned long long)k->last_number,
+		       (unsigned long long)(ago_ns / 1000000000u));
+	}
+	if (k->error[0] != 0) {
+		printf("the last one failed: %s\n", k->error);
+	}
+	return NULL;
+}
+
+static struct err *do_checkpoint_status(struct live *l)
+{
+	struct torpor_checkpoint k;
+	TRY(client_result(l->c, torpor_checkpoint_status(l->lib, &k)));
+	return show_checkpoint(l, &k);
+}
+
+static struct err *do_checkpoint_policy(struct live *l)
+{
+	uint64_t ns;
+	struct prune_policy rules;
+	struct torpor_checkpoint k;
+	ENSURE(!l->o.off || l->o.every == NULL, ERR_USAGE, "--off and --every contradict");
+	if (l->o.every != NULL) {
+		TRY(err_wrap(checkpoint_parse_every(l->o.every, &ns), "--every"));
+	}
+	if (l->o.keep != NULL) {
+		TRY(err_wrap(checkpoint_parse_keep(l->o.keep, &rules), "--keep"));
+	}
+	const char *every = l->o.off ? "off" : l->o.every;
+	TRY(client_result(l->c, every == NULL && l->o.keep == NULL
+					? torpor_checkpoint_status(l->lib, &k)
+					: torpor_checkpoint_policy(l->lib, every, l->o.keep, &k)));
+	return show_checkpoint(l, &k);
+}
+
 /* ---- memory ---- */
 
 /* A memfd of that size, with the file's bytes at its start. */
@@ -479,6 +542,17 @@ static const struct live_row rows[] = {
 	  2, 2, "file", do_memory_add },
 	{ ROW("memory rm", "NAME REGION", "take memory out of the guest"),
 	  "REGION is what 'torpor memory add' printed: the address.", 1, 1, "", do_memory_rm },
+	{ ROW("checkpoint policy", "NAME [--every TIME] [--keep RULES] [--off]",
+	      "set or show when snapshots are taken by themselves"),
+	  "Says from now on how often the VM takes a snapshot by itself, and which of these stay. "
+	  "What is\n"
+	  "left out stays as it was; without options: shows it. It is gone with the VM's process: "
+	  "see\n"
+	  "--checkpoint-every of 'torpor run' and 'torpor restore'.",
+	  0, 0, "every keep off", do_checkpoint_policy },
+	{ ROW("checkpoint status", "NAME", "show the last automatic snapshot"),
+	  "Shows the policy of automatic snapshots, how many there were, and the last one.", 0, 0,
+	  "", do_checkpoint_status },
 	{ ROW("events", "NAME", "show what happens to a VM"),
 	  "Prints events as they come, one JSON document per line.", 0, 0, "follow count timeout",
 	  do_events },
@@ -516,6 +590,11 @@ static struct err *run_live(struct args *a, int *ret_status)
 		{ "timeout", "SECONDS", OPT_UINT, &l.o.timeout_s,
 		  "give up when nothing comes for so long; default: never" },
 		{ "file", "FILE", OPT_TEXT, &l.o.file, "its first content; the rest is zero" },
+		{ "every", "TIME", OPT_TEXT, &l.o.every,
+		  "from one to the next, like 30s, 5m, 2h or 1d" },
+		{ "keep", "RULES", OPT_TEXT, &l.o.keep,
+		  "which stay: a number, hourly=N, daily=N, with commas; or all" },
+		{ "off", NULL, OPT_FLAG, &l.o.off, "none any more; those there are stay" },
 	};
 	struct opt opts[ARRAY_LEN(all)];
 	size_t n = 0;

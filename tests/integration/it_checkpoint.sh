@@ -1,7 +1,8 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
 # Continuous checkpoints: automatic snapshots come by themselves and go by rule, pinned ones and those that
-# somebody asked for stay; an explicit take goes first; a VM that stands still is not taken again; after
+# somebody asked for stay; an explicit take goes first, and no suspend or resume is refused because of one; the
+# policy of a living VM can be changed; a VM that stands still is not taken again; after
 # a SIGKILL the newest one goes on; on a full disk the oldest automatic ones make room, and nothing else does.
 if [ -z "${IT_CHECKPOINT_INSIDE:-}" ]; then
 	if [ "$(id -u)" = 0 ] && unshare -m true 2>/dev/null; then
@@ -76,6 +77,63 @@ wait_line "$tmp/c.out" 'check ' 60 || die "no check"
 until_new c 1 60 || bad "no automatic snapshots after a restore"
 vm_kill "$vm_pid"
 t store verify >"$tmp/verify.out" 2>&1 || bad "verify: $(tail -n 3 "$tmp/verify.out")"
+
+# The policy of a living VM. Pages that do not compress, many of them: a take is under way for most of the time.
+expect_error 1 'not running' t checkpoint policy p --every 30s
+vm_begin p run --name p --kernel "$guests/bench.pvh" --mem 256M --cmdline "beat=20 pages=256 fill=192 halt=1"
+wait_line "$tmp/p.out" 'beat 2 ' 60 || die "does not run"
+expect_error 2 'no interval' t checkpoint policy p --every 30
+expect_error 2 'what to keep' t checkpoint policy p --keep some
+expect_error 2 'contradict' t checkpoint policy p --every 30s --off
+policy() { t checkpoint policy p "$@" --json >"$tmp/policy.json" || bad "checkpoint policy $*"; }
+# is KEY VALUE: in the answer of the last policy
+is() { [ "$(json "$tmp/policy.json" "$1")" = "$2" ] || bad "$1 is not $2: $(cat "$tmp/policy.json")"; }
+policy
+is every off
+is keep 10
+is taken 0
+policy --every 60s --keep 2
+is every 1m
+is keep 2
+policy --every 1s
+is keep 2
+# Nobody is refused because of an automatic take: the VM is as asked when the answer comes.
+hits=0
+end=$(($(now_ms) + 240000))
+while [ "$hits" -lt 12 ] && [ "$(now_ms)" -lt "$end" ]; do
+	t checkpoint status p --json >"$tmp/status.json" || bad "checkpoint status"
+	[ "$(json "$tmp/status.json" taking)" = true ] || continue
+	vcpus=()
+	state=suspended
+	[ $((hits % 2)) = 0 ] || { vcpus=(--vcpus) state=vcpus-suspended; }
+	t suspend p "${vcpus[@]}" || bad "suspend ${vcpus[*]} during an automatic take"
+	t list --json >"$tmp/ps.json"
+	grep -q "\"$state\"" "$tmp/ps.json" || bad "the VM is not $state: $(cat "$tmp/ps.json")"
+	t resume p "${vcpus[@]}" || bad "resume ${vcpus[*]}"
+	hits=$((hits + 1))
+done
+[ "$hits" = 12 ] || bad "an automatic take was under way only $hits times"
+# Both on one connection, one behind the other.
+printf '%s\n' '"SuspendVm"' '"ResumeVm"' '"SuspendVcpus"' '"ResumeVcpus"' |
+	"$lib/ctlsend" "$XDG_RUNTIME_DIR/torpor/p.sock" --lines >"$tmp/four" 2>&1 || bad "four requests: $(cat "$tmp/four")"
+[ "$(sort -u "$tmp/four")" = '"Ok"' ] || bad "four requests are answered $(cat "$tmp/four")"
+until_new p 2 120 || die "automatic snapshots stop: $(cat "$tmp/p.err")"
+policy
+is every 1s
+is error ""
+policy --off
+is every off
+end=$(($(now_ms) + 60000))
+while t checkpoint status p --json | grep -q '"taking": true' && [ "$(now_ms)" -lt "$end" ]; do sleep 0.1; done
+autos p
+before=${autos[-1]}
+sleep 2.5
+autos p
+[ "${autos[-1]}" = "$before" ] || bad "taken although it is off"
+[ ${#autos[@]} -le 3 ] || bad "${#autos[@]} automatic snapshots, 2 are to stay: ${autos[*]}"
+t checkpoint status p >"$tmp/status" || bad "checkpoint status"
+grep -q "^the last one is p@[0-9]*, [0-9]* s ago\$" "$tmp/status" || bad "status: $(cat "$tmp/status")"
+vm_kill "$vm_pid"
 
 # A full disk: 96 pages of new content per beat, room for a few snapshots.
 mkdir "$tmp/small"

@@ -45,7 +45,8 @@ for verb in "${verbs[@]}"; do
 		COMP_CWORD=$((COMP_CWORD + 1))
 		COMP_WORDS[COMP_CWORD]=
 		_torpor
-		printf '%s\n' "${COMPREPLY[@]}" | grep -qx -- "$word" || bad "the completion does not offer '$word' of '$verb'"
+		# Not grep -q: who stops reading early gives the writer SIGPIPE.
+		printf '%s\n' "${COMPREPLY[@]}" | grep -x -- "$word" >"$tmp/offered" || bad "the completion does not offer '$word' of '$verb'"
 		COMP_WORDS[COMP_CWORD]=$word
 	done
 	COMP_CWORD=$((COMP_CWORD + 1))

@@ -36,6 +36,8 @@ sed -n 's/^    > //p' "$top/docs/control.md" | grep -v '"Exit"' >"$tmp/examples"
 grep -Ev '^("Ok"|\{"(ErrString|VcpuPidTidResponse|Torpor|BatResponse|VmDescriptor|RegisterMemory2)":)' "$tmp/answers" &&
 	bad "answers of unknown form"
 lives "after all examples"
+want '{"Torpor":{"v":1,"cmd":"CheckpointStatus"}}' '"every":"30s","keep":"10,hourly=24","taking":(true|false)'
+want '{"Torpor":{"v":1,"cmd":{"CheckpointPolicy":{"every":"off"}}}}' '"every":"off","keep":"10,hourly=24"'
 
 for r in '{"PciPme":8}' '{"BalloonCommand":"Stats"}' \
 	'{"DiskCommand":{"disk_index":7,"command":{"Resize":{"new_size":4096}}}}' '{"SndCommand":{"MuteAll":true}}' \
@@ -205,7 +207,9 @@ sed -n 3p "$tmp/followed" | grep -q '^{"SnapshotPublished":{"ref":"web@ev",.*"pa
 ro() { printf '%s' "$1" | "$lib/ctlsend" "$tmp/ro.sock"; }
 ro '{"Torpor":{"v":1,"cmd":"Status"}}' | grep -q '"state":"running"' || bad "a monitor gets no status"
 ro '"VcpuPidTid"' | grep -q '"pid_tid_map"' || bad "a monitor gets no thread ids"
-for r in '"Exit"' '"SuspendVm"' '"GetVmDescriptor"' '{"Torpor":{"v":1,"cmd":"Take"}}'; do
+ro '{"Torpor":{"v":1,"cmd":"CheckpointStatus"}}' | grep -q '"every":"off"' || bad "a monitor gets no checkpoint status"
+for r in '"Exit"' '"SuspendVm"' '"GetVmDescriptor"' '{"Torpor":{"v":1,"cmd":"Take"}}' \
+	'{"Torpor":{"v":1,"cmd":"TakeCancel"}}' '{"Torpor":{"v":1,"cmd":{"CheckpointPolicy":{"every":"off"}}}}'; do
 	ro "$r" | grep -q 'errno 1 EPERM' || bad "a monitor may ask $r"
 done
 lives "monitors"

@@ -72,6 +72,21 @@ static void snapshots(void)
 	FAILS(torpor_snapshot_take(c, "no/tag", NULL), EINVAL, "tag");
 }
 
+static void checkpoints(void)
+{
+	struct torpor_checkpoint k;
+	OK(torpor_checkpoint_status(c, &k));
+	check("no checkpoints", strcmp(k.every, "off") == 0 && strcmp(k.keep, "10") == 0 &&
+					!k.taking && k.taken == 0 && k.last_number == 0);
+	OK(torpor_checkpoint_policy(c, "120m", "3,daily=7", &k));
+	check("policy", strcmp(k.every, "2h") == 0 && strcmp(k.keep, "3,daily=7") == 0);
+	OK(torpor_checkpoint_policy(c, NULL, "all", NULL));
+	OK(torpor_checkpoint_policy(c, "off", NULL, &k));
+	check("policy off", strcmp(k.every, "off") == 0 && strcmp(k.keep, "all") == 0);
+	FAILS(torpor_checkpoint_policy(c, "soon", NULL, &k), EINVAL, "every: 'soon'");
+	FAILS(torpor_checkpoint_policy(c, NULL, "none", &k), EINVAL, "keep: 'none'");
+}
+
 static void vcpus(void)
 {
 	struct torpor_vcpu v[4];
@@ -238,6 +253,7 @@ int main(int argc, char **argv)
 	OK(torpor_connect(c, argv[1]));
 	life();
 	snapshots();
+	checkpoints();
 	vcpus();
 	memory();
 	platform();

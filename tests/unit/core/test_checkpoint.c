@@ -16,8 +16,9 @@
 /* A VM that is none: it answers as told and ends the loop after `until` calls. */
 struct fake {
 	struct loop *loop;
+	struct checkpoint *c; /* gets a longer interval while a take is under way */
 	bool ran;
-	enum { SUCCEED, BUSY, REFUSE, FAIL_LATER, GIVE_WAY } how;
+	enum { SUCCEED, BUSY, REFUSE, FAIL_LATER, GIVE_WAY, GIVE_WAY_SHORTLY } how;
 	unsigned calls, asked, until;
 	uint64_t call_ns[16];
 	char tag[16][NAME_BYTES_MAX + 1];
@@ -34,6 +35,8 @@ static void answer(void *arg)
 		f->done(f->done_arg, ERR(ERR_NOSPACE, "no room"), NULL);
 	} else if (f->how == GIVE_WAY) {
 		f->done(f->done_arg, ERR(ERR_CANCELLED, "somebody else"), NULL);
+	} else if (f->how == GIVE_WAY_SHORTLY) {
+		f->done(f->done_arg, ERR(ERR_NOT_NOW, "a moment"), NULL);
 	} else {
 		f->done(f->done_arg, NULL, &r);
 	}
@@ -56,6 +59,10 @@ static struct err *fake_take(void *self, const char *tag, const struct prune_pol
 			loop_quit(f->loop);
 		}
 		return f->how == BUSY ? ERR(ERR_NOT_NOW, "busy") : ERR(ERR_SYS, "no thread");
+	}
+	if (f->c != NULL) {
+		ok(checkpoint_set(f->c,
+				  &(struct checkpoint_policy){ .every_ns = 3600000000000ull }));
 	}
 	f->done = done;
 	f->done_arg = arg;
@@ -144,6 +151,26 @@ static void test_gives_way(void **state)
 	struct checkpoint_status s;
 	struct fake f = { .ran = true, .how = GIVE_WAY, .until = 2 };
 	run(&f, CHECKPOINT_EVERY_MIN_NS, &s);
+	assert_int_equal(f.calls, 2);
+	assert_int_equal(s.failed + s.taken, 0);
+	assert_string_equal(s.last_error, "");
+}
+
+/* What gave way to a moment's work is tried again long before the interval, an hour, is over. */
+static void test_tried_again(void **state)
+{
+	(void)state;
+	struct checkpoint_status s;
+	struct fake f = { .ran = true, .how = GIVE_WAY_SHORTLY, .until = 2 };
+	SCOPE(loop_freep) struct loop *loop = NULL;
+	SCOPE(checkpoint_freep) struct checkpoint *c = NULL;
+	ok(loop_new(&loop));
+	f.loop = loop;
+	ok(checkpoint_new(loop, &ops, &f, &c));
+	ok(checkpoint_set(c, &(struct checkpoint_policy){ .every_ns = CHECKPOINT_EVERY_MIN_NS }));
+	f.c = c;
+	ok(loop_run(loop));
+	checkpoint_status(c, &s);
 	assert_int_equal(f.calls, 2);
 	assert_int_equal(s.failed + s.taken, 0);
 	assert_string_equal(s.last_error, "");
@@ -243,6 +270,43 @@ static void test_parse_keep(void **state)
 	}
 }
 
+/* The texts are read as what they were made of. */
+static void test_texts(void **state)
+{
+	(void)state;
+	static const struct {
+		uint64_t s;
+		const char *text;
+	} every[] = { { 0, "off" },     { 1, "1s" },    { 90, "90s" },
+		      { 300, "5m" },    { 7200, "2h" }, { 86400 * 366ull, "366d" },
+		      { 3601, "3601s" } };
+	char text[CHECKPOINT_TEXT_MAX + 1];
+	for (size_t i = 0; i < ARRAY_LEN(every); i++) {
+		uint64_t ns = 1;
+		checkpoint_every_text(every[i].s * 1000000000u, text);
+		assert_string_equal(text, every[i].text);
+		ok(checkpoint_parse_every(text, &ns));
+		assert_int_equal(ns, every[i].s * 1000000000u);
+	}
+	static const struct {
+		struct prune_policy p;
+		const char *text;
+	} keep[] = {
+		{ { 0 }, "all" },
+		{ { .keep_last = 10 }, "10" },
+		{ { 10, 24, 7 }, "10,hourly=24,daily=7" },
+		{ { .keep_daily = 3 }, "daily=3" },
+		{ { 100000, 100000, 100000 }, "100000,hourly=100000,daily=100000" },
+	};
+	for (size_t i = 0; i < ARRAY_LEN(keep); i++) {
+		struct prune_policy p = { 9, 9, 9 };
+		checkpoint_keep_text(&keep[i].p, text);
+		assert_string_equal(text, keep[i].text);
+		ok(checkpoint_parse_keep(text, &p));
+		assert_memory_equal(&p, &keep[i].p, sizeof(p));
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -251,9 +315,11 @@ int main(void)
 		cmocka_unit_test(test_failures_are_told),
 		cmocka_unit_test(test_standing_vm),
 		cmocka_unit_test(test_gives_way),
+		cmocka_unit_test(test_tried_again),
 		cmocka_unit_test(test_off),
 		cmocka_unit_test(test_parse),
 		cmocka_unit_test(test_parse_keep),
+		cmocka_unit_test(test_texts),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

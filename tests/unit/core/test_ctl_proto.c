@@ -89,6 +89,12 @@ static void test_requests(void **state)
 		 "max_pause_us");
 	r = good("{\"Torpor\":{\"v\":1,\"cmd\":\"TakeCancel\"}}");
 	assert_int_equal(r.torpor.cmd.cmd, CTL_TORPOR_TAKE_CANCEL);
+	r = good("{\"Torpor\":{\"v\":1,\"cmd\":{\"CheckpointPolicy\":{\"every\":\"5m\"}}}}");
+	assert_int_equal(r.torpor.cmd.cmd, CTL_TORPOR_CHECKPOINT_POLICY);
+	assert_string_equal(r.torpor.cmd.checkpoint.every, "5m");
+	assert_string_equal(r.torpor.cmd.checkpoint.keep, "");
+	bad_text("{\"Torpor\":{\"v\":1,\"cmd\":{\"CheckpointPolicy\":{\"keep\":\"\"}}}}", "keep");
+	bad_text("{\"Torpor\":{\"v\":1,\"cmd\":\"CheckpointPolicy\"}}", "content is missing");
 	r = good("{\"Torpor\":{\"v\":1,\"cmd\":\"Take\"}}");
 	assert_int_equal(r.torpor.cmd.cmd, CTL_TORPOR_TAKE);
 	assert_string_equal(r.torpor.cmd.take.tag, "");
