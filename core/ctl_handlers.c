@@ -481,10 +481,9 @@ static void do_balloon(struct call *call)
 
 static void do_disk(struct call *call)
 {
-	char why[64];
-	snprintf(why, sizeof(why), "it has no disk %llu",
-		 (unsigned long long)call->req->disk.disk_index);
-	reply_absent(call, why);
+	const struct ctl_disk *d = &call->req->disk;
+	ctl_reply_result(call->conn, life_disk_resize(call->ctl->life, d->disk_index,
+						      d->command.resize.new_size));
 }
 
 static void do_usb(struct call *call)

@@ -32,6 +32,7 @@
 #include "core/machine.h"
 #include "core/vcpu.h"
 #include "devices/serial_link.h"
+#include "devices/virtio_blk.h"
 
 /* How long a vCPU that waits for memory may hold up the end. It cannot run meanwhile. */
 enum {
@@ -688,8 +689,8 @@ struct err *life_vm_fd(struct life *l, struct fd *ret_fd)
 	return NULL;
 }
 
-/* Not during a take: its dirty log and its record of the memory are about a fixed layout. */
-static struct err *may_change_memory(const struct life *l)
+/* Not during a take: what it records is about a fixed layout. */
+static struct err *may_change(const struct life *l)
 {
 	TRY(need_machine(l));
 	ENSURE(l->job == NULL, ERR_NOT_NOW,
@@ -697,14 +698,32 @@ static struct err *may_change_memory(const struct life *l)
 	return NULL;
 }
 
+/* Not while the devices sleep either: the guest is told by an interrupt. */
+struct err *life_disk_resize(struct life *l, uint64_t index, uint64_t bytes)
+{
+	TRY(may_change(l));
+	struct device *dev = machine_device_nth(l->machine, "virtio_blk", index);
+	if (dev == NULL) {
+		return err_set_errno(ERR(ERR_NOT_NOW,
+					 "DiskCommand is not available in this VM: it has no disk "
+					 "%llu",
+					 (unsigned long long)index),
+				     ENODEV);
+	}
+	ENSURE(l->fsm.state != LIFE_SUSPENDED, ERR_NOT_NOW,
+	       "'%s' is suspended, its devices too: resume it with 'torpor resume' (ResumeVm)",
+	       l->config.name);
+	return virtio_blk_resize(dev, bytes);
+}
+
 struct err *life_memory_add(struct life *l, int fd, uint64_t offset, uint64_t start, uint64_t end)
 {
-	TRY(may_change_memory(l));
+	TRY(may_change(l));
 	return extmem_add(l->extmem, machine_vm(l->machine), fd, offset, start, end);
 }
 
 struct err *life_memory_remove(struct life *l, uint64_t start)
 {
-	TRY(may_change_memory(l));
+	TRY(may_change(l));
 	return extmem_remove(l->extmem, machine_vm(l->machine), start);
 }

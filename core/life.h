@@ -129,6 +129,9 @@ MUST_USE struct err *life_memory_add(struct life *l, int fd, uint64_t offset, ui
 				     uint64_t end);
 MUST_USE struct err *life_memory_remove(struct life *l, uint64_t start);
 
+/* Disk number `index` (virtio_blk.h). ERR_NOT_NOW with ENODEV: there is none. */
+MUST_USE struct err *life_disk_resize(struct life *l, uint64_t index, uint64_t bytes);
+
 struct life_status {
 	const char *state; /* "running", "vcpus-suspended", "suspended", "ended" */
 	bool taking;

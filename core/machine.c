@@ -368,14 +368,19 @@ int machine_vcpu_tid(const struct machine *m, unsigned i)
 	return vcpu_group_tid(m->group, i);
 }
 
-struct device *machine_device(const struct machine *m, const char *name)
+struct device *machine_device_nth(const struct machine *m, const char *name, uint64_t n)
 {
 	for (unsigned i = 0; i < m->nslots; i++) {
-		if (strcmp(m->slots[i].dev->ops->name, name) == 0) {
+		if (strcmp(m->slots[i].dev->ops->name, name) == 0 && n-- == 0) {
 			return m->slots[i].dev;
 		}
 	}
 	return NULL;
+}
+
+struct device *machine_device(const struct machine *m, const char *name)
+{
+	return machine_device_nth(m, name, 0);
 }
 
 /* ---- tables by name ---- */
@@ -383,8 +388,8 @@ struct device *machine_device(const struct machine *m, const char *name)
 const struct state_desc *const *machine_descs(size_t *ret_n)
 {
 	static const struct state_desc *const descs[] = {
-		&machine_desc,  &serial_desc,      &rtc_desc,     &i8042_desc,     &acpi_pm_desc,
-		&kvm_vcpu_desc, &kvm_irqchip_desc, &kvm_pit_desc, &kvm_clock_desc, &pci_host_desc,
+		&machine_desc,  &serial_desc,      &rtc_desc,     &i8042_desc,      &acpi_pm_desc,
+		&kvm_vcpu_desc, &kvm_irqchip_desc, &kvm_pit_desc, &kvm_clock_desc,  &pci_host_desc,
 		&vmgenid_desc,  &virtio_rng_desc,  &battery_desc, &virtio_blk_desc,
 	};
 	*ret_n = ARRAY_LEN(descs);

@@ -95,6 +95,8 @@ struct kvm_vm *machine_vm(struct machine *m);
 int machine_vcpu_tid(const struct machine *m, unsigned i); /* 0 before the thread started */
 /* The first device of that name ("acpi_pm"), NULL: none. Borrowed until the machine is freed. */
 struct device *machine_device(const struct machine *m, const char *name);
+/* The n-th of them, by PCI slot where they are there. */
+struct device *machine_device_nth(const struct machine *m, const char *name, uint64_t n);
 /* Field table of a part by its name, NULL if unknown; for showing snapshots. */
 const struct state_desc *machine_find_desc(const char *part_name);
 /* All tables, for docs/desc.lock and the coverage test. */

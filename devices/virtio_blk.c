@@ -12,11 +12,14 @@
  */
 #include "devices/virtio_blk.h"
 
+#include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
+#include <unistd.h>
 #include <linux/fs.h>
 
 #include "core/base/bytes.h"
@@ -50,6 +53,7 @@ enum {
 	CONFIG_BYTES = 60,
 };
 #define DRAIN_NS 30000000000ull /* after this a disk counts as stuck */
+#define SHRINK_NS 2000000000ull /* the main loop waits for it */
 
 static struct virtio_blk *blk_of(struct virtio *v)
 {
@@ -99,9 +103,9 @@ static void *worker(void *arg)
 }
 
 /* Waits until nothing is in flight; false when the disk is stuck. With the lock. */
-static bool drain(struct virtio_blk *b)
+static bool drain(struct virtio_blk *b, uint64_t ns)
 {
-	uint64_t deadline = clock_mono_ns() + DRAIN_NS;
+	uint64_t deadline = clock_mono_ns() + ns;
 	virtio_kick(&b->v); /* wakes the worker */
 	while (b->inflight > 0) {
 		if (!cond_wait_until(&b->idle, &b->v.pci.lock, deadline)) {
@@ -118,7 +122,7 @@ static void blk_gate(struct device *dev, bool closed)
 	b->closed = closed;
 	if (!closed) {
 		virtio_kick(&b->v); /* what the guest offered meanwhile */
-	} else if (!drain(b)) {
+	} else if (!drain(b, DRAIN_NS)) {
 		LOG_E("disk '%s': %u requests have not ended for 30 s", b->v.id, b->inflight);
 	}
 }
@@ -129,7 +133,7 @@ static void blk_reset(struct virtio *v, struct virtq *q)
 	struct virtio_blk *b = blk_of(v);
 	(void)q; /* requests of all queues end: a reset is rare */
 	b->resetting++;
-	while (!drain(b)) {
+	while (!drain(b, DRAIN_NS)) {
 		LOG_E("disk '%s': a reset by the guest waits for %u requests", v->id, b->inflight);
 	}
 	b->resetting--;
@@ -307,6 +311,95 @@ static const struct snap_part_ops blk_part_ops = {
 	.commit = blk_commit,
 };
 
+/* ---- another size ---- */
+
+static void set_sectors(struct virtio_blk *b, uint64_t sectors)
+{
+	uint8_t *c = b->v.config;
+	uint32_t most = (uint32_t)MIN(sectors, (uint64_t)(1u << 30) / VIRTIO_BLK_SECTOR);
+	b->sectors = sectors;
+	put_le64(c + AT_CAPACITY, sectors);
+	put_le32(c + AT_DISCARD_SECTORS, most);
+	put_le32(c + AT_ZERO_SECTORS, most);
+}
+
+/* Nothing of the part that goes is in flight any more, and nothing of it is taken. With the lock.
+ */
+static struct err *shorten(struct virtio_blk *b, uint64_t bytes)
+{
+	b->resetting++;
+	bool quiet = drain(b, SHRINK_NS);
+	b->resetting--;
+	struct err *e = NULL;
+	if (!quiet) {
+		e = err_set_errno(ERR(ERR_NOT_NOW,
+				      "disk '%s': %u requests do not end; is its storage stuck?",
+				      b->v.id, b->inflight),
+				  EBUSY);
+	} else if (ftruncate(b->fd, (off_t)bytes) != 0) {
+		e = ERR_ERRNO("disk '%s': making it shorter", b->v.id);
+	}
+	virtio_kick(&b->v); /* what came meanwhile */
+	return e;
+}
+
+/* A file without holes stays one. */
+static struct err *lengthen(struct virtio_blk *b, uint64_t old, uint64_t bytes)
+{
+	struct stat st;
+	if (fstat(b->fd, &st) != 0) {
+		return ERR_ERRNO("disk '%s'", b->v.id);
+	}
+	bool whole = (uint64_t)st.st_blocks * 512 >= old;
+	int rc = whole ? fallocate(b->fd, 0, (off_t)old, (off_t)(bytes - old)) : -1;
+	if (whole && rc != 0 && errno != EOPNOTSUPP) {
+		struct err *e = ERR_ERRNO("disk '%s': making it longer", b->v.id);
+		return ftruncate(b->fd, (off_t)old) == 0 ? e : err_wrap(e, "and not undone");
+	}
+	if (rc != 0 && ftruncate(b->fd, (off_t)bytes) != 0) {
+		return ERR_ERRNO("disk '%s': making it longer", b->v.id);
+	}
+	return NULL;
+}
+
+static struct err *check_size(const struct virtio_blk *b, const struct virtio_blk_seen *now,
+			      uint64_t bytes)
+{
+	if (b->read_only) {
+		return err_set_errno(ERR(ERR_NOT_NOW, "disk '%s' is read-only", b->v.id), EROFS);
+	}
+	if (bytes < VIRTIO_BLK_SECTOR || bytes % VIRTIO_BLK_SECTOR != 0 || bytes > INT64_MAX) {
+		return err_set_errno(ERR(ERR_USAGE, "disk '%s': its size is a multiple of %u bytes",
+					 b->v.id, VIRTIO_BLK_SECTOR),
+				     EINVAL);
+	}
+	if (!now->is_file && bytes != now->len_bytes) {
+		return err_set_errno(ERR(ERR_USAGE,
+					 "disk '%s' is a block device of %llu bytes: change that "
+					 "first",
+					 b->v.id, (unsigned long long)now->len_bytes),
+				     EINVAL);
+	}
+	return NULL;
+}
+
+struct err *virtio_blk_resize(struct device *dev, uint64_t bytes)
+{
+	struct virtio_blk *b = blk_of(virtio_of(dev));
+	LOCK_SCOPE(&b->v.pci.lock);
+	struct virtio_blk_seen now;
+	TRY(look(b, &now));
+	TRY(check_size(b, &now, bytes));
+	if (now.is_file && bytes < now.len_bytes) {
+		TRY(shorten(b, bytes));
+	} else if (now.is_file && bytes > now.len_bytes) {
+		TRY(lengthen(b, now.len_bytes, bytes));
+	}
+	set_sectors(b, bytes / VIRTIO_BLK_SECTOR);
+	virtio_config_changed(&b->v);
+	return NULL;
+}
+
 /* ---- building ---- */
 
 static void blk_work(struct virtio *v)
@@ -328,15 +421,11 @@ static const struct dev_ops blk_dev_ops = {
 static void fill_config(struct virtio_blk *b, unsigned queues)
 {
 	uint8_t *c = b->v.config;
-	uint32_t most = (uint32_t)MIN(b->sectors, (uint64_t)(1u << 30) / VIRTIO_BLK_SECTOR);
-	put_le64(c + AT_CAPACITY, b->sectors);
 	put_le32(c + AT_SEG_MAX, SEG_MAX);
 	put_le32(c + AT_BLK_SIZE, VIRTIO_BLK_SECTOR);
 	put_le16(c + AT_NUM_QUEUES, (uint16_t)queues);
-	put_le32(c + AT_DISCARD_SECTORS, most);
 	put_le32(c + AT_DISCARD_SEGS, 1);
 	put_le32(c + AT_DISCARD_ALIGN, PAGE_BYTES / VIRTIO_BLK_SECTOR);
-	put_le32(c + AT_ZERO_SECTORS, most);
 	put_le32(c + AT_ZERO_SEGS, 1);
 	c[AT_ZERO_MAY_UNMAP] = 1;
 }
@@ -346,7 +435,7 @@ static struct err *build(struct virtio_blk *b, const struct virtio_blk_opts *o)
 	struct virtio_blk_seen seen;
 	TRY(look(b, &seen));
 	ENSURE(seen.len_bytes >= VIRTIO_BLK_SECTOR, ERR_USAGE, "disk '%s' is empty", o->id);
-	b->sectors = seen.len_bytes / VIRTIO_BLK_SECTOR;
+	set_sectors(b, seen.len_bytes / VIRTIO_BLK_SECTOR);
 	fill_config(b, o->queues);
 	TRY(virtio_blk_io_init(b));
 	return start_worker(b);

@@ -46,4 +46,12 @@ struct virtio_blk_opts {
 MUST_USE struct err *virtio_blk_new(const struct dev_host *host, const struct virtio_blk_opts *opts,
 				    struct pci_dev **ret_dev);
 
+/*
+ * Gives a running disk another size: the file is made longer or shorter, and the driver is told. A
+ * longer file has holes where the old one had some. A block device only takes the size that it has.
+ * Main loop, gate open. Errors: ERR_USAGE (EINVAL), ERR_NOT_NOW (EROFS; EBUSY: requests in the part
+ * that goes do not end), ERR_NOSPACE, ERR_SYS; the disk is as before then.
+ */
+MUST_USE struct err *virtio_blk_resize(struct device *dev, uint64_t bytes);
+
 #endif

@@ -31,7 +31,7 @@ struct virtio_blk {
 	bool read_only;  /* const */
 	bool accept_changed;
 	bool may_be_copy;
-	uint64_t sectors; /* const */
+	uint64_t sectors; /* [lock] */
 	pthread_t thread;
 	bool started;     /* builder only */
 	struct cond idle; /* nothing in flight, and the worker rests */

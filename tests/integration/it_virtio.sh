@@ -62,7 +62,7 @@ done
 # A writable disk outside of snapshots: a suspended VM's snapshot fits it as long as nobody writes. The
 # suspend comes in the middle of requests, which are all done or still in the ring then.
 say "-- writable disk"
-truncate -s 1M "$tmp/data.img"
+truncate -s 8M "$tmp/data.img" # the guest takes seconds to write all of it: see "accept" below
 disk="$tmp/data.img,capture=off,id=data"
 expect_error 2 'capture' t run --name d --kernel "$g" --disk "$tmp/data.img"
 expect_error 2 'capture=on' t run --name d --kernel "$g" --disk "$tmp/data.img,capture=on"
@@ -84,11 +84,30 @@ for ((i = 1; i <= rounds; i++)); do
 	vm_begin d restore d
 	go d
 done
+# Another size, live: the guest sees it, also after a restore; what cannot be is refused.
+size() { # to which size, blocks that the guest is to see
+	local from
+	t disk resize d 0 "$1" || bad "resize to $1"
+	from=$(($(wc -l <"$tmp/d.out") + 1))
+	vm_send s
+	wait_line "$tmp/d.out" 'disk blocks ' 20 "$from" || die "the guest does not answer: $(tail -n 3 "$tmp/d.out")"
+	[ "$line" = "disk blocks $2" ] || bad "resized to $1 the guest sees: $line"
+	[ "$(stat -c %s "$tmp/data.img")" = $(($2 * 4096)) ] || bad "resized to $1 the file has $(stat -c %s "$tmp/data.img") bytes"
+}
+size 16M 4096
+size 768K 192
+size 8M 2048
+expect_error 1 'multiple' t disk resize d 0 1000
+expect_error 1 'no disk 1' t disk resize d 1 1M
+t suspend d || bad "suspend"
+expect_error 1 'resume it' t disk resize d 0 2M
+take d || die "take: $(cat "$tmp/take.err")" # of the disk as it is now
+vm_kill "$vm_pid"
 # A read-only disk: a copy with the same time will do where the user names it, not by itself.
 cp -p "$tmp/base.img" "$tmp/base2.img"
-vm_kill "$vm_pid"
 vm_begin v restore v --disk-map "base=$tmp/base2.img"
 go v
+expect_error 1 'read-only' t disk resize v 0 2M
 vm_kill "$vm_pid"
 mv "$tmp/base2.img" "$tmp/base.img"
 expect_error 1 'changed since' t restore v

@@ -71,12 +71,17 @@ static void rng_round(void)
 	rng_count++;
 }
 
+static void blk_look(void)
+{
+	blk_blocks = (v_get32(blk.config) | (uint64_t)v_get32(blk.config + 4) << 32) /
+		     SECTORS_PER_BLOCK;
+}
+
 static void blk_start(void)
 {
 	v_start(&blk, features | BLK_F_RO | BLK_F_FLUSH | BLK_F_DISCARD | BLK_F_ZEROES, 1,
 		vectors ? VEC + 8 : 0);
-	blk_blocks = (v_get32(blk.config) | (uint64_t)v_get32(blk.config + 4) << 32) /
-		     SECTORS_PER_BLOCK;
+	blk_look();
 	blk_ro = blk.features & BLK_F_RO;
 	CHECK(blk_blocks >= 64, blk_blocks);
 }
@@ -106,6 +111,13 @@ static void blk_finish(unsigned n)
 	}
 }
 
+/* A request failed: right if the disk has become too short for it meanwhile. */
+static bool blk_is_gone(const struct blk_req *r)
+{
+	blk_look();
+	return r->status == 1 && r->head.sector / SECTORS_PER_BLOCK >= blk_blocks;
+}
+
 static uint64_t pattern(uint64_t block, uint64_t turn, unsigned word)
 {
 	return (block << 32 | turn) * 0x9e3779b97f4a7c15ull + word;
@@ -133,6 +145,9 @@ static void blk_round(void)
 	}
 	blk_finish(BLK_DEPTH);
 	for (unsigned i = 0; i < BLK_DEPTH; i++) {
+		if (reqs[i].status && blk_is_gone(&reqs[i])) {
+			return; /* once more, on what is left */
+		}
 		CHECK(reqs[i].status == 0, reqs[i].status);
 	}
 	if (turn % 8 == 0) {
@@ -146,7 +161,10 @@ static void blk_round(void)
 	}
 	blk_finish(BLK_DEPTH);
 	for (unsigned i = 0; i < BLK_DEPTH; i++) {
-		uint64_t block = (blk_count + i) % blk_blocks;
+		uint64_t block = reqs[i].head.sector / SECTORS_PER_BLOCK;
+		if (reqs[i].status && blk_is_gone(&reqs[i])) {
+			return;
+		}
 		for (unsigned w = 0; w < BLK_WORDS; w++) {
 			CHECK(reqs[i].data[w] == pattern(block, turn, w), block);
 		}
@@ -197,6 +215,28 @@ static void blk_edges(void)
 	v_wait(&blk, 0, &len);
 	CHECK(r->status == 0 && len == 21, len);
 	print("disk id %s edges ok\n", id);
+}
+
+/* The disk's size as it is now, its last block written and read, and none behind it. */
+static void blk_size(void)
+{
+	struct blk_req *r = &reqs[0];
+
+	blk_look();
+	for (unsigned w = 0; w < BLK_WORDS; w++) {
+		r->data[w] = pattern(blk_blocks - 1, 7, w);
+	}
+	blk_send(r, 1, blk_blocks - 1, sizeof(r->data));
+	blk_finish(1);
+	CHECK(r->status == 0, r->status);
+	memset(r->data, 0, sizeof(r->data));
+	blk_send(r, 0, blk_blocks - 1, sizeof(r->data));
+	blk_finish(1);
+	CHECK(r->status == 0 && r->data[9] == pattern(blk_blocks - 1, 7, 9), r->status);
+	blk_send(r, 0, blk_blocks, sizeof(r->data));
+	blk_finish(1);
+	CHECK(r->status == 1, r->status);
+	print("disk blocks %lu\n", blk_blocks);
 }
 
 /* Every kind of broken ring: the device asks for a reset, the VM lives on. */
@@ -260,6 +300,8 @@ static void key(int c)
 		hostile();
 	} else if (c == 'e') {
 		blk_edges();
+	} else if (c == 's') {
+		blk_size();
 	} else if (c == 'p') {
 		print("pong\n");
 	}

@@ -17,6 +17,7 @@
 #include "core/base/clock.h"
 #include "core/base/io.h"
 #include "devices/virtio_blk.h"
+#include "tests/lib/expect.h"
 #include "tests/lib/fake_driver.h"
 
 enum {
@@ -190,6 +191,39 @@ static void test_limits(void **state)
 	begin(&k, true, F_FLUSH);
 	assert_int_equal(request(&k, 0, T_IN, 0, 512), 0);
 	assert_int_equal(request(&k, 0, T_OUT, 0, 512), 1);
+	end(&k);
+}
+
+static void test_size(void **state)
+{
+	(void)state;
+	struct disk k;
+	struct stat st;
+	begin(&k, false, F_FLUSH);
+	uint64_t bytes = SECTORS * 512;
+	ok_(virtio_blk_resize(&k.d.dev->dev, 3 * bytes));
+	assert_int_equal(request(&k, 0, T_IN, 3 * SECTORS - 1, 512), 0);
+	assert_int_equal(request(&k, 0, T_IN, 3 * SECTORS, 512), 1);
+	ok_(virtio_blk_resize(&k.d.dev->dev, 1024));
+	assert_int_equal(request(&k, 0, T_OUT, 1, 512), 0);
+	assert_int_equal(request(&k, 0, T_OUT, 2, 512), 1);
+	assert_int_equal(fstat(k.fd, &st), 0);
+	assert_int_equal(st.st_size, 1024);
+	/* A file without holes stays one. */
+	static const uint8_t full[4096] = { 1 };
+	ok_(virtio_blk_resize(&k.d.dev->dev, 4096));
+	assert_int_equal(pwrite(k.fd, full, 4096, 0), 4096);
+	ok_(virtio_blk_resize(&k.d.dev->dev, 1 << 20));
+	assert_int_equal(fstat(k.fd, &st), 0);
+	assert_int_equal(st.st_size, 1 << 20);
+	assert_true((uint64_t)st.st_blocks * 512 >= 1 << 20);
+	fails(virtio_blk_resize(&k.d.dev->dev, 0), ERR_USAGE);
+	fails(virtio_blk_resize(&k.d.dev->dev, 1000), ERR_USAGE);
+	fails(virtio_blk_resize(&k.d.dev->dev, ~511ull), ERR_USAGE);
+	end(&k);
+	begin(&k, true, F_FLUSH);
+	fails(virtio_blk_resize(&k.d.dev->dev, 2 * bytes), ERR_NOT_NOW);
+	assert_int_equal(request(&k, 0, T_IN, SECTORS - 1, 512), 0);
 	end(&k);
 }
 
@@ -375,8 +409,9 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_read_write),    cmocka_unit_test(test_limits),
-		cmocka_unit_test(test_discard),       cmocka_unit_test(test_hostile),
-		cmocka_unit_test(test_gate_and_load), cmocka_unit_test(test_changed_disks),
+		cmocka_unit_test(test_size),          cmocka_unit_test(test_discard),
+		cmocka_unit_test(test_hostile),       cmocka_unit_test(test_gate_and_load),
+		cmocka_unit_test(test_changed_disks),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
