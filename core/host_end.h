@@ -11,11 +11,17 @@
 
 #include "core/config_dev.h"
 
+struct serial_link;
+
 struct host_end {
 	char id[NAME_BYTES_MAX + 1];
 	struct fd fd;        /* a disk's file */
 	bool mapped;         /* the user named the file; else the configuration did */
 	bool accept_changed; /* a disk that is not as the snapshot left it is taken */
+	/* A console: as of a serial port, borrowed; and what life makes of them, which stays over
+	 * resets. */
+	int in, out, listen;
+	struct serial_link *link;
 };
 
 struct host_ends {

@@ -394,6 +394,13 @@ struct err *life_new(struct loop *loop, const struct life_opts *opts, struct lif
 	l->store_dir = strdup(opts->store_dir);
 	ENSURE(l->store_dir != NULL, ERR_SYS, "out of memory");
 	TRY(serial_link_new(opts->serial_in, opts->serial_out, opts->serial_listen, &l->serial));
+	for (unsigned i = 0; i < l->ends.n; i++) {
+		struct host_end *end = &l->ends.e[i];
+		const struct config_dev *d = config_dev_find(&l->config.devs, end->id);
+		if (d != NULL && d->kind == CONFIG_CONSOLE) {
+			TRY(serial_link_new(end->in, end->out, end->listen, &end->link));
+		}
+	}
 	TRY(kvm_open(&l->kvm));
 	TRY(gmem_new(l->config.mem_bytes, &l->gmem));
 	TRY(extmem_new(&l->extmem));
@@ -441,6 +448,9 @@ void life_free(struct life *l)
 	extmem_free(l->extmem);
 	pager_free(l->pager);
 	serial_link_free(l->serial);
+	for (unsigned i = 0; i < l->ends.n; i++) {
+		serial_link_free(l->ends.e[i].link);
+	}
 	host_ends_done(&l->ends);
 	dirty_free(l->dirty);
 	gmem_free(l->gmem);

@@ -6,6 +6,7 @@
  */
 #include "core/machine_internal.h"
 #include "devices/virtio_blk.h"
+#include "devices/virtio_console.h"
 #include "devices/virtio_rng.h"
 
 static struct err *new_disk(struct machine *m, const struct config_dev *d, struct pci_dev **ret)
@@ -23,6 +24,14 @@ static struct err *new_disk(struct machine *m, const struct config_dev *d, struc
 	return virtio_blk_new(&m->host, &o, ret);
 }
 
+static struct err *new_console(struct machine *m, const struct config_dev *d, struct pci_dev **ret)
+{
+	const struct host_end *end = host_end_find(m->ends, d->id);
+	ENSURE(end != NULL && end->link != NULL, ERR_NOTFOUND,
+	       "nothing was given for its host end");
+	return virtio_console_new(&m->host, d->id, end->link, ret);
+}
+
 static struct err *new_device(struct machine *m, const struct config_dev *d, struct pci_dev **ret)
 {
 	switch (d->kind) {
@@ -30,6 +39,8 @@ static struct err *new_device(struct machine *m, const struct config_dev *d, str
 		return virtio_rng_new(&m->host, d->id, ret);
 	case CONFIG_DISK:
 		return new_disk(m, d, ret);
+	case CONFIG_CONSOLE:
+		return new_console(m, d, ret);
 	default:
 		return ERR(ERR_INCOMPAT, "a device of kind '%s' is not known to this build",
 			   config_kind_name(d->kind));

@@ -54,7 +54,7 @@ static struct err *open_input(const char *option, const char *path, struct fd *r
 	return NULL;
 }
 
-static struct err *fill_config(const struct run *r, struct config *c)
+static struct err *fill_config(const struct run *r, bool console, struct config *c)
 {
 	TRY(config_check_name(r->name));
 	snprintf(c->name, sizeof(c->name), "%s", r->name);
@@ -77,6 +77,9 @@ static struct err *fill_config(const struct run *r, struct config *c)
 	c->exit_device = r->exit_device;
 	if (r->rng) {
 		TRY(config_dev_add(&c->devs, &(struct config_dev){ .kind = CONFIG_RNG }, NULL));
+	}
+	if (console) {
+		TRY(config_dev_add(&c->devs, &(struct config_dev){ .kind = CONFIG_CONSOLE }, NULL));
 	}
 	for (unsigned i = 0; i < r->disks.n; i++) {
 		TRY(disks_add(r->disks.v[i], &c->devs));
@@ -120,7 +123,7 @@ static struct err *run_parsed(struct args *a, struct vmm *v, struct run *r, int 
 	ENSURE(r->kernel != NULL, ERR_USAGE, "--kernel FILE is missing");
 	v->json = a->json;
 	TRY(opts_store_dir(a, v->store_dir, sizeof(v->store_dir)));
-	TRY(fill_config(r, &v->config));
+	TRY(fill_config(r, v->console != NULL, &v->config));
 	TRY(open_input("kernel", r->kernel, &v->kernel));
 	if (r->initrd != NULL) {
 		TRY(open_input("initrd", r->initrd, &v->initrd));

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* --serial WHERE. See console.h. */
+/* --serial WHERE and --console WHERE. See console.h. */
 #include "tools/console.h"
 
 #include <errno.h>
@@ -12,9 +12,11 @@
 
 #include "core/base/io.h"
 
-void console_init(struct console *c)
+void console_init(struct console *c, const char *option)
 {
-	*c = (struct console){ .in = -1, .out = -1, .file = FD_NONE, .listen = FD_NONE };
+	*c = (struct console){
+		.option = option, .in = -1, .out = -1, .file = FD_NONE, .listen = FD_NONE
+	};
 }
 
 /* Only what can be waited for: a file or /dev/null on stdin means that nobody will type. */
@@ -28,14 +30,15 @@ static bool is_interactive(int fd)
 }
 
 /* Removes a socket that nobody listens on; anything else at the path is left alone. */
-static struct err *remove_stale(const char *path, const struct sockaddr_un *addr)
+static struct err *remove_stale(const char *option, const char *path,
+				const struct sockaddr_un *addr)
 {
 	struct stat st;
 	if (lstat(path, &st) != 0) {
-		return errno == ENOENT ? NULL : ERR_ERRNO("--serial: looking at '%s'", path);
+		return errno == ENOENT ? NULL : ERR_ERRNO("%s: looking at '%s'", option, path);
 	}
 	ENSURE(S_ISSOCK(st.st_mode), ERR_NOT_NOW,
-	       "--serial: '%s' exists and is no socket: give another path", path);
+	       "%s: '%s' exists and is no socket: give another path", option, path);
 	SCOPE(fd_close)
 	struct fd probe = { socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0) };
 	if (probe.n < 0) {
@@ -43,9 +46,9 @@ static struct err *remove_stale(const char *path, const struct sockaddr_un *addr
 	}
 	int rc = connect(probe.n, (const struct sockaddr *)addr, sizeof(*addr));
 	ENSURE(rc != 0 && errno == ECONNREFUSED, ERR_NOT_NOW,
-	       "--serial: somebody listens on '%s' already", path);
+	       "%s: somebody listens on '%s' already", option, path);
 	if (unlink(path) != 0) {
-		return ERR_ERRNO("--serial: removing the stale socket '%s'", path);
+		return ERR_ERRNO("%s: removing the stale socket '%s'", option, path);
 	}
 	return NULL;
 }
@@ -54,9 +57,9 @@ static struct err *open_unix(struct console *c, const char *path)
 {
 	struct sockaddr_un addr = { .sun_family = AF_UNIX };
 	ENSURE(path[0] != 0 && strlen(path) < sizeof(addr.sun_path), ERR_USAGE,
-	       "--serial: the path of a socket has 1 to %zu bytes", sizeof(addr.sun_path) - 1);
+	       "%s: the path of a socket has 1 to %zu bytes", c->option, sizeof(addr.sun_path) - 1);
 	memcpy(addr.sun_path, path, strlen(path) + 1);
-	TRY(remove_stale(path, &addr));
+	TRY(remove_stale(c->option, path, &addr));
 	SCOPE(fd_close)
 	struct fd fd = { socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0) };
 	if (fd.n < 0) {
@@ -67,10 +70,10 @@ static struct err *open_unix(struct console *c, const char *path)
 	int why = errno;
 	umask(old);
 	if (rc != 0) {
-		return ERR_SYSNO(why, "--serial: making the socket '%s'", path);
+		return ERR_SYSNO(why, "%s: making the socket '%s'", c->option, path);
 	}
 	if (listen(fd.n, 1) != 0) {
-		return ERR_ERRNO("--serial: listening on '%s'", path);
+		return ERR_ERRNO("%s: listening on '%s'", c->option, path);
 	}
 	c->listen = fd_move(&fd);
 	return NULL;
@@ -87,18 +90,18 @@ struct err *console_open(struct console *c, const char *where)
 		return NULL;
 	}
 	if (strncmp(where, "file:", 5) == 0) {
-		ENSURE(where[5] != 0, ERR_USAGE, "--serial file: needs a path behind it");
+		ENSURE(where[5] != 0, ERR_USAGE, "%s file: needs a path behind it", c->option);
 		TRY(err_wrap(io_open(where + 5, O_WRONLY | O_CREAT | O_APPEND | O_NOCTTY, 0600,
 				     &c->file),
-			     "--serial"));
+			     "%s", c->option));
 		c->out = c->file.n;
 		return NULL;
 	}
 	if (strncmp(where, "unix:", 5) == 0) {
 		return open_unix(c, where + 5);
 	}
-	return ERR(ERR_USAGE, "--serial: '%.40s' is not one of stdio, null, file:PATH, unix:PATH",
-		   where);
+	return ERR(ERR_USAGE, "%s: '%.40s' is not one of stdio, null, file:PATH, unix:PATH",
+		   c->option, where);
 }
 
 struct err *console_raw(struct console *c)

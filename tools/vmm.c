@@ -2,10 +2,10 @@
 /*
  * The process of one VM. See vmm.h.
  *
- * Order: files and serial port are opened, the process splits (--detach), the store is opened and
- * the configuration known (prepare), the name is claimed, the control socket listens, the jail
- * closes, and only then the VM is built or loaded: what decodes a snapshot or unpacks a kernel is
- * jailed already. The guest runs last.
+ * Order: files, serial port and console are opened, the process splits (--detach), the store is
+ * opened and the configuration known (prepare), the name is claimed, the control socket listens,
+ * the jail closes, and only then the VM is built or loaded: what decodes a snapshot or unpacks a
+ * kernel is jailed already. The guest runs last.
  */
 #include "tools/vmm.h"
 
@@ -246,6 +246,31 @@ static struct err *claim(struct session_vm *s, const char *run_dir, struct fd *r
 			"--socket-readonly");
 }
 
+/* What the guest's serial port and its virtio console are tied to. */
+enum port { PORT_SERIAL, PORT_CONSOLE, PORTS };
+
+/* The console's end goes to those of the devices. */
+static struct err *tie_console(struct vmm *v, const struct console *con)
+{
+	for (unsigned i = 0; i < v->config.devs.n; i++) {
+		const struct config_dev *d = &v->config.devs.d[i];
+		if (d->kind != CONFIG_CONSOLE) {
+			continue;
+		}
+		struct host_end *end = &v->ends.e[v->ends.n++];
+		*end = (struct host_end){
+			.fd = FD_NONE,
+			.in = con->in,
+			.out = con->out,
+			.listen = con->listen.n,
+		};
+		memcpy(end->id, d->id, sizeof(end->id));
+		return NULL; /* there is but one */
+	}
+	ENSURE(v->console == NULL, ERR_USAGE, "--console: the VM has no virtio console");
+	return NULL;
+}
+
 /* Builds or loads the VM; its parts move from v into it. */
 static struct err *build(struct session_vm *s, const struct console *con, struct life **ret_life)
 {
@@ -261,9 +286,9 @@ static struct err *build(struct session_vm *s, const struct console *con, struct
 		.uffd = fd_move(&s->uffd).n,
 		.no_fill = v->no_fill,
 		.clock = v->clock,
-		.serial_in = con->in,
-		.serial_out = con->out,
-		.serial_listen = con->listen.n,
+		.serial_in = con[PORT_SERIAL].in,
+		.serial_out = con[PORT_SERIAL].out,
+		.serial_listen = con[PORT_SERIAL].listen.n,
 		.ends = &v->ends,
 		.start_paused = v->paused,
 		.checkpoint = v->checkpoint,
@@ -296,12 +321,14 @@ static struct err *serve(struct session_vm *s, struct fd listen[2], struct conso
 	TRY(loop_fd_add(s->loop, s->signals.n, EPOLLIN, on_signal, s, &watch));
 	TRY(loop_timer_add(s->loop, on_retry, s, &s->retry));
 	TRY(loop_timer_add(s->loop, on_settled, s, &s->settle));
-	TRY(console_raw(con));
+	for (unsigned i = 0; i < PORTS; i++) {
+		TRY(console_raw(&con[i]));
+	}
 	TRY(life_start(life));
 	loop_timer_set(s->settle, clock_mono_ns() + SETTLE_NS);
 	SCOPE(freep) char *text = started_text(s);
 	detach_tell_ok(tell, text != NULL ? text : "{}");
-	if (con->raw) {
+	if (con[PORT_SERIAL].raw || con[PORT_CONSOLE].raw) {
 		fprintf(stderr, "torpor: every key goes to the guest; 'torpor stop %s' ends it\n",
 			s->name);
 	}
@@ -355,11 +382,19 @@ static UNUSED void fds_close(struct fd (*fds)[2])
 	fd_close(&(*fds)[1]);
 }
 
+static void consoles_done(struct console *con)
+{
+	for (unsigned i = 0; i < PORTS; i++) {
+		console_done(&con[i]);
+	}
+}
+
 static struct err *run_vm(struct vmm *v, struct console *con, struct fd *tell, int *ret_status)
 {
 	TRY(v->prepare(v, v->arg));
 	TRY(config_check(&v->config));
 	TRY(disks_open(&v->config.devs, &v->disk_map, v->accept_disks, &v->ends));
+	TRY(tie_console(v, &con[PORT_CONSOLE]));
 	struct session_vm s = { .v = v, .signals = FD_NONE, .uffd = FD_NONE };
 	snprintf(s.name, sizeof(s.name), "%s", v->config.name);
 	uuid_text(v->config.uuid, s.uuid);
@@ -374,7 +409,7 @@ static struct err *run_vm(struct vmm *v, struct console *con, struct fd *tell, i
 	if (e == NULL) {
 		e = run_claimed(&s, run_dir, listen, con, tell);
 	}
-	console_done(con);
+	consoles_done(con);
 	rundir_unlink(s.name, s.socket_path);
 	if (s.readonly_path[0] != 0) {
 		(void)unlink(s.readonly_path);
@@ -407,7 +442,14 @@ static struct err *tell_started(const struct vmm *v, const char *text)
 
 static struct err *run_detached(struct vmm *v, struct console *con, int *ret_status)
 {
-	const int keep[] = { v->kernel.n, v->initrd.n, con->file.n, con->listen.n };
+	const int keep[] = {
+		v->kernel.n,
+		v->initrd.n,
+		con[PORT_SERIAL].file.n,
+		con[PORT_SERIAL].listen.n,
+		con[PORT_CONSOLE].file.n,
+		con[PORT_CONSOLE].listen.n,
+	};
 	bool parent = false;
 	SCOPE(fd_close) struct fd tell = FD_NONE;
 	SCOPE(freep) char *text = NULL;
@@ -422,9 +464,36 @@ static struct err *run_detached(struct vmm *v, struct console *con, int *ret_sta
 	return e;
 }
 
-static UNUSED void console_donep(struct console *c)
+static UNUSED void consoles_donep(struct console (*c)[PORTS])
 {
-	console_done(c);
+	consoles_done(*c);
+}
+
+/* Opens both ports' host ends. */
+static struct err *open_ports(const struct vmm *v, struct console *con)
+{
+	const char *where[PORTS] = {
+		v->serial,
+		v->console != NULL ? v->console : "null",
+	};
+	bool taken = strcmp(where[PORT_CONSOLE], "stdio") == 0;
+	if (where[PORT_SERIAL] == NULL) {
+		where[PORT_SERIAL] = v->detach || taken ? "null" : "stdio";
+	}
+	bool stdio = strcmp(where[PORT_SERIAL], "stdio") == 0;
+	ENSURE(!stdio || !taken, ERR_USAGE,
+	       "--serial and --console are both stdio: give one of them file:PATH, unix:PATH or "
+	       "null");
+	const char *option = taken ? "--console" : "--serial";
+	ENSURE((!stdio && !taken) || !v->detach, ERR_USAGE,
+	       "%s stdio does not go with --detach: use file:PATH, unix:PATH or null", option);
+	ENSURE((!stdio && !taken) || !v->json || v->detach, ERR_USAGE,
+	       "with --json stdout is not the guest's: give %s file:PATH, unix:PATH or null",
+	       option);
+	for (unsigned i = 0; i < PORTS; i++) {
+		TRY(console_open(&con[i], where[i]));
+	}
+	return NULL;
 }
 
 struct err *vmm_run(struct vmm *v, int *ret_status)
@@ -432,22 +501,14 @@ struct err *vmm_run(struct vmm *v, int *ret_status)
 	/* One arena: malloc_trim gives back the end of the main arena only, and each thread's own
 	 * would keep 0.2 to 3 MiB for good after a take. */
 	(void)mallopt(M_ARENA_MAX, 1);
-	const char *where = v->serial;
-	if (where == NULL) {
-		where = v->detach ? "null" : "stdio";
-	}
 	TRY(err_wrap(checkpoint_parse_every(v->checkpoint_every, &v->checkpoint.every_ns),
 		     "--checkpoint-every"));
 	TRY(err_wrap(checkpoint_parse_keep(v->checkpoint_keep, &v->checkpoint.keep),
 		     "--checkpoint-keep"));
-	bool stdio = strcmp(where, "stdio") == 0;
-	ENSURE(!stdio || !v->detach, ERR_USAGE,
-	       "--serial stdio does not go with --detach: use file:PATH, unix:PATH or null");
-	ENSURE(!stdio || !v->json || v->detach, ERR_USAGE,
-	       "with --json stdout is not the guest's: give --serial file:PATH, unix:PATH or null");
-	SCOPE(console_donep) struct console con;
-	console_init(&con);
-	TRY(console_open(&con, where));
+	SCOPE(consoles_donep) struct console con[PORTS];
+	console_init(&con[PORT_SERIAL], "--serial");
+	console_init(&con[PORT_CONSOLE], "--console");
+	TRY(open_ports(v, con));
 	if (v->socket_path != NULL) {
 		/* Before the split: the child has another working directory. */
 		TRY(err_wrap(opts_absolute(v->socket_path, v->socket_abs, sizeof(v->socket_abs)),
@@ -458,6 +519,6 @@ struct err *vmm_run(struct vmm *v, int *ret_status)
 			opts_absolute(v->socket_readonly, v->readonly_abs, sizeof(v->readonly_abs)),
 			"--socket-readonly"));
 	}
-	return v->detach ? run_detached(v, &con, ret_status)
-			 : run_vm(v, &con, &(struct fd){ -1 }, ret_status);
+	return v->detach ? run_detached(v, con, ret_status)
+			 : run_vm(v, con, &(struct fd){ -1 }, ret_status);
 }

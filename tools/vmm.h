@@ -15,19 +15,20 @@
 
 struct vmm {
 	/* From the command line; borrowed texts, NULL: not given. */
-	const char *serial; /* file:PATH, unix:PATH, stdio, null */
+	const char *serial;  /* file:PATH, unix:PATH, stdio, null */
+	const char *console; /* likewise */
 	const char *socket_path;
 	const char *socket_readonly;
-	const char *on_term; /* checkpoint, stop */
-	const char *checkpoint_every; /* "30s" */
-	const char *checkpoint_keep;  /* "10,hourly=24" */
+	const char *on_term;                 /* checkpoint, stop */
+	const char *checkpoint_every;        /* "30s" */
+	const char *checkpoint_keep;         /* "10,hourly=24" */
 	struct checkpoint_policy checkpoint; /* of these, by vmm_run */
 	bool paused;
 	bool detach;
 	bool no_jail;
 	bool json;
-	char store_dir[4096]; /* absolute */
-	char socket_abs[4096]; /* set by vmm_run; "": the default */
+	char store_dir[4096];    /* absolute */
+	char socket_abs[4096];   /* set by vmm_run; "": the default */
 	char readonly_abs[4096]; /* set by vmm_run; "": none */
 
 	/* What to run, filled in by the verb: files before vmm_run, the rest by prepare. */
@@ -54,25 +55,30 @@ void vmm_done(struct vmm *v);
 	{ "serial", "WHERE", OPT_TEXT, &(v)->serial,                                               \
 	  "the guest's first serial port: stdio (the default), null (the default\n"                \
 	  "with --detach), file:PATH (appends), unix:PATH (listens)" },                            \
-	{ "socket", "PATH", OPT_TEXT, &(v)->socket_path,                                           \
-	  "control socket; default NAME.sock in the run folder" },                                 \
-	{ "socket-readonly", "PATH", OPT_TEXT, &(v)->socket_readonly,                              \
-	  "a second socket for monitors: status and events only" },                                \
-	{ "paused", NULL, OPT_FLAG, &(v)->paused,                                                  \
-	  "do not let the guest run before 'torpor resume NAME'" },                                \
-	{ "detach", NULL, OPT_FLAG, &(v)->detach,                                                  \
-	  "return once the guest runs; the VM goes on in the background" },                        \
-	{ "checkpoint-every", "TIME", OPT_TEXT, &(v)->checkpoint_every,                            \
-	  "take a snapshot every TIME (30s, 5m, 2h, 1d) while the guest runs: no\n"                \
-	  "crash loses more; tags auto-..." },                                                     \
-	{ "checkpoint-keep", "RULES", OPT_TEXT, &(v)->checkpoint_keep,                             \
-	  "which of those stay: the newest 10 (the default), or like\n"                            \
-	  "5,hourly=24,daily=7, or all; pinned ones always do" },                                  \
-	{ "on-term", "checkpoint|stop", OPT_CHOICE, &(v)->on_term,                                 \
-	  "what SIGTERM does: take a snapshot, then end, or end at once (the\n"                    \
-	  "default)" },                                                                            \
-	{ "no-jail", NULL, OPT_FLAG, &(v)->no_jail,                                                \
-	  "run without seccomp and Landlock; for debugging only" }
+		{ "console", "WHERE", OPT_TEXT, &(v)->console,                                     \
+		  "the guest's virtio console: WHERE as for --serial, whose default is\n"          \
+		  "null where this says stdio" },                                                  \
+		{ "socket", "PATH", OPT_TEXT, &(v)->socket_path,                                   \
+		  "control socket; default NAME.sock in the run folder" },                         \
+		{ "socket-readonly", "PATH", OPT_TEXT, &(v)->socket_readonly,                      \
+		  "a second socket for monitors: status and events only" },                        \
+		{ "paused", NULL, OPT_FLAG, &(v)->paused,                                          \
+		  "do not let the guest run before 'torpor resume NAME'" },                        \
+		{ "detach", NULL, OPT_FLAG, &(v)->detach,                                          \
+		  "return once the guest runs; the VM goes on in the background" },                \
+		{ "checkpoint-every", "TIME", OPT_TEXT, &(v)->checkpoint_every,                    \
+		  "take a snapshot every TIME (30s, 5m, 2h, 1d) while the guest runs: no\n"        \
+		  "crash loses more; tags auto-..." },                                             \
+		{ "checkpoint-keep", "RULES", OPT_TEXT, &(v)->checkpoint_keep,                     \
+		  "which of those stay: the newest 10 (the default), or like\n"                    \
+		  "5,hourly=24,daily=7, or all; pinned ones always do" },                          \
+		{ "on-term", "checkpoint|stop", OPT_CHOICE, &(v)->on_term,                         \
+		  "what SIGTERM does: take a snapshot, then end, or end at once (the\n"            \
+		  "default)" },                                                                    \
+	{                                                                                          \
+		"no-jail", NULL, OPT_FLAG, &(v)->no_jail,                                          \
+			"run without seccomp and Landlock; for debugging only"                     \
+	}
 
 /*
  * Runs the VM to its end; with detach until the guest runs. *ret_status is the exit status that

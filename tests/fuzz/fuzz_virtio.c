@@ -8,7 +8,11 @@
 #define assert_int_equal(a, b) BUG_ON((a) != (b))
 #define fail_msg(...) BUG_ON(true)
 
+#include <fcntl.h>
+
 #include "core/base/log.h"
+#include "devices/serial_link.h"
+#include "devices/virtio_console.h"
 #include "devices/virtio_rng.h"
 #include "tests/fuzz/fuzz.h"
 #include "tests/lib/fake_driver.h"
@@ -18,9 +22,30 @@ enum {
 	MEM_WINDOW = 4 * FD_RING_STEP, /* the input writes to the rings and a little behind them */
 };
 
-static struct err *make_device(unsigned kind, struct fake_driver *d, struct pci_dev **ret)
+/* The first byte of an input; the order is that of config_kind. */
+enum kind { KIND_RNG, KIND_CONSOLE, KINDS };
+
+/* A host end that always has input and takes all output. */
+static struct serial_link *make_link(void)
 {
-	(void)kind;
+	static int in = -1;
+	static int out = -1;
+	struct serial_link *l = NULL;
+	if (in < 0) {
+		in = open("/dev/zero", O_RDONLY | O_CLOEXEC);
+		out = open("/dev/null", O_WRONLY | O_CLOEXEC);
+		BUG_ON(in < 0 || out < 0);
+	}
+	ok_(serial_link_new(in, out, -1, &l));
+	return l;
+}
+
+static struct err *make_device(unsigned kind, struct fake_driver *d, struct serial_link *link,
+			       struct pci_dev **ret)
+{
+	if (kind % KINDS == KIND_CONSOLE) {
+		return virtio_console_new(&d->host.host, "fuzz", link, ret);
+	}
 	return virtio_rng_new(&d->host.host, "fuzz", ret);
 }
 
@@ -55,8 +80,8 @@ static void run_op(struct fake_driver *d, const uint8_t *op)
 		fd_mem(d, FD_RING_BASE + off * 4 % MEM_WINDOW, op + 4, 8);
 		break;
 	case 6:
-		d->size[op[1] & 1] = 16;
-		fd_offer(d, op[1] & 1, off & 31, true);
+		d->size[op[1] & 3] = 16;
+		fd_offer(d, op[1] & 3, off & 31, true);
 		break;
 	default:
 		fake_loop(&d->host);
@@ -83,10 +108,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
 	struct fake_driver d;
 	struct pci_dev *dev = NULL;
 	fd_init(&d);
-	ok_(make_device(data[0], &d, &dev));
+	SCOPE(serial_link_freep) struct serial_link *link = make_link();
+	ok_(make_device(data[0], &d, link, &dev));
 	fd_plug(&d, dev);
 	if ((data[1] & 1) != 0) {
-		fd_start(&d, 1,
+		fd_start(&d, CONTAINER_OF(dev, struct virtio, pci)->nqueues,
 			 (data[1] & 2) != 0 ? VIRTIO_F_EVENT_IDX | VIRTIO_F_INDIRECT_DESC : 0);
 	}
 	unsigned n = 0;

@@ -236,6 +236,8 @@ static struct err *make_virtio(const char *root)
 	static const uint8_t ops[][12] = {
 		{ 4, 0, 0, 0, 0, 0, 0x10, 0, 4, 2, 0, 0 }, /* a writable descriptor */
 		{ 6, 0, 0, 0 },                            /* offered and kicked */
+		{ 4, 1, 0, 0, 0, 0, 0x10, 0, 4, 0, 0, 0 }, /* a readable one in the second queue */
+		{ 6, 1, 0, 0 },
 		{ 7 },                                     /* served */
 		{ 2, 1, 0x14, 0, 0 },                      /* reset */
 		{ 0, 2, 4, 0, 0x04 },                      /* memory decoding off */

@@ -70,7 +70,7 @@ now_ms() { local t=${EPOCHREALTIME/[.,]/}; echo $((t / 1000)); }
 
 # vm_begin NAME VERB ARGS...: starts torpor in the background; its console goes to $tmp/NAME.out with
 # arrival times, its input comes from $tmp/NAME.in (a FIFO, open for writing as descriptor $vm_in),
-# its messages go to $tmp/NAME.err. Sets vm_pid.
+# its messages go to $tmp/NAME.err. Sets vm_pid. With vm_port=console it is the virtio console's.
 vm_begin() {
 	local name=$1
 	shift
@@ -78,7 +78,7 @@ vm_begin() {
 	mkfifo "$tmp/$name.in"
 	exec {vm_in}<>"$tmp/$name.in"
 	: >"$tmp/$name.out"
-	"$torpor" "$@" --serial stdio --store "$store" <"$tmp/$name.in" \
+	"$torpor" "$@" "--${vm_port:-serial}" stdio --store "$store" <"$tmp/$name.in" \
 		> >("$lib/stamp" >"$tmp/$name.out") 2>"$tmp/$name.err" {vm_in}>&- &
 	vm_pid=$!
 	pids+=("$vm_pid")

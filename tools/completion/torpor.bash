@@ -67,7 +67,7 @@ _torpor() {
 	--cpu)
 		mapfile -t COMPREPLY < <(compgen -W "host x86-64-v2 x86-64-v3" -- "$cur")
 		return ;;
-	--serial)
+	--serial | --console)
 		mapfile -t COMPREPLY < <(compgen -W "stdio null file: unix:" -- "$cur")
 		return ;;
 	--name | --tag | --every | --keep | --count | --timeout | --below | --keep-last | --keep-hourly | --keep-daily | --max-bytes | --cmdline | --cpus | --mem)

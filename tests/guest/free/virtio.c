@@ -4,6 +4,9 @@
  * One line per round: "round N rng A disk B irqs I". Command line: beat=MS between rounds, intx=1 for
  * INTA instead of MSI-X, event=0 without event-idx.
  *
+ * A console gets a line per round, "con N" and 48 letters that follow from N; what is typed there is
+ * told as "typed TEXT".
+ *
  * A writable disk gets patterns that say block and turn, four requests at a time, and what was written
  * a turn ago is read back; of a read-only one the first block must stay what it was.
  *
@@ -23,6 +26,10 @@
 #define BLK_DEPTH 4
 #define BLK_WORDS 512 /* of 8 bytes: 4 KiB per request */
 #define SECTORS_PER_BLOCK 8
+
+#define CON 3
+#define CON_LETTERS 48
+#define CON_IN 16 /* bytes of an input buffer */
 
 void *memcpy(void *d, const void *s, size_t n);
 void *memset(void *d, int c, size_t n);
@@ -45,6 +52,11 @@ static struct vdev blk;
 static bool has_blk, blk_ro;
 static uint64_t blk_count, blk_blocks, first_word;
 static struct blk_req reqs[BLK_DEPTH];
+
+static struct vdev con;
+static bool has_con;
+static uint64_t con_count;
+static char con_in[2][CON_IN];
 
 static void rng_start(void)
 {
@@ -69,6 +81,50 @@ static void rng_round(void)
 	}
 	CHECK(!same, rng_count);
 	rng_count++;
+}
+
+static void con_offer(unsigned i)
+{
+	struct vbuf b = { con_in[i], CON_IN };
+	v_offer(&con, 0, &b, 0, 1);
+}
+
+static void con_start(void)
+{
+	v_start(&con, features, 2, vectors ? VEC + 16 : 0);
+	con_offer(0);
+	con_offer(1);
+}
+
+static void con_round(void)
+{
+	char text[16 + CON_LETTERS] = "con ";
+	unsigned n = 4;
+	uint16_t head;
+	uint32_t len;
+
+	for (uint64_t unit = 100000; unit; unit /= 10) {
+		text[n++] = (char)('0' + con_count / unit % 10);
+	}
+	text[n++] = ' ';
+	for (unsigned i = 0; i < CON_LETTERS; i++) {
+		text[n++] = (char)('a' + (con_count + i) % 26);
+	}
+	text[n++] = '\n';
+	struct vbuf b[2] = { { text, 7 }, { text + 7, n - 7 } };
+	v_offer(&con, 1, b, 2, 0);
+	v_wait(&con, 1, &len);
+	con_count++;
+	while (v_taken(&con, 0, &head, &len)) {
+		unsigned i = con.q[0]->desc[head].addr == (uint64_t)con_in[1];
+		CHECK(len > 0 && len <= CON_IN, len);
+		print("typed ");
+		for (unsigned k = 0; k < len; k++) {
+			put_char(con_in[i][k]);
+		}
+		print("\n");
+		con_offer(i);
+	}
 }
 
 static void blk_look(void)
@@ -289,6 +345,10 @@ static void move(void)
 		v_move(&blk, blk.bar ^ 0x10000000);
 		blk_round();
 	}
+	if (has_con) {
+		v_move(&con, con.bar ^ 0x10000000);
+		con_round();
+	}
 	print("moved to %lx\n", rng.bar);
 }
 
@@ -330,13 +390,20 @@ void guest_main(void)
 	if (has_blk) {
 		blk_start();
 	}
-	print("virtio: rng %u disk %u\n", has_rng, has_blk);
+	has_con = v_find(CON, 0, &con);
+	if (has_con) {
+		con_start();
+	}
+	print("virtio: rng %u disk %u console %u\n", has_rng, has_blk, has_con);
 	for (;;) {
 		if (has_rng) {
 			rng_round();
 		}
 		if (has_blk) {
 			blk_round();
+		}
+		if (has_con) {
+			con_round();
 		}
 		print("round %lu rng %lu disk %lu irqs %lu\n", ++round_count, rng_count, blk_count,
 		      v_irqs);
