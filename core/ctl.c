@@ -175,10 +175,10 @@ static void keep_fds(struct call *call, struct cmsghdr *m)
 }
 
 /*
- * One packet into ctl->buf. With SO_PASSCRED every packet carries credentials and the end of the
- * stream does not, which is how an empty packet is told from it.
+ * One packet into ctl->buf, or what the kernel says instead. With SO_PASSCRED every packet carries
+ * credentials and the end of the stream does not, which is how an empty packet is told from it.
  */
-static enum read_result read_packet(struct call *call, size_t *ret_len)
+static enum read_result read_once(struct call *call, size_t *ret_len)
 {
 	union {
 		struct cmsghdr align;
@@ -213,6 +213,17 @@ static enum read_result read_packet(struct call *call, size_t *ret_len)
 	}
 	*ret_len = (size_t)n;
 	return (msg.msg_flags & MSG_TRUNC) != 0 ? READ_TOO_LONG : READ_PACKET;
+}
+
+/*
+ * An end counts when it is told twice. The kernel looks for a packet first and for the end then: a
+ * packet that comes between the two, with the end behind it, is there although the read says end.
+ * A reset, too, is told before the packets that the peer had sent. Behind either nothing new comes.
+ */
+static enum read_result read_packet(struct call *call, size_t *ret_len)
+{
+	enum read_result res = read_once(call, ret_len);
+	return res == READ_EOF ? read_once(call, ret_len) : res;
 }
 
 static struct err *check_rights(const struct conn *c, const struct ctl_request *r)

@@ -64,6 +64,7 @@ sleep 0.3
 clocks
 off=$((apart_ns - apart0 + suspended_ns - suspended0))
 say "$cycles cycles, $(awk '{ n += $1 } END { print n }' "$tmp/stress") packets, $(cat "$tmp/connects"); suspended $(((suspended_ns - suspended0) / 1000000)) of $(((host_ns - host0) / 1000000)) ms, the guest's clock is off by $((off / 1000)) us"
+say "descriptors $fds_before, now $(fds); private memory $private_before KiB, now $(private)"
 [ ${off#-} -le 5000000 ] || bad "the guest's clock is off by $((off / 1000)) us"
 [ "$suspended_ns" -gt "$suspended0" ] || bad "nothing was suspended"
 [ "$(fds)" -le "$fds_before" ] || bad "$(fds) descriptors, $fds_before before: $(ls -l "/proc/$vm_pid/fd")"
