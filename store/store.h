@@ -349,6 +349,8 @@ MUST_USE struct err *piece_read(struct piece_reader *p, uint64_t index, struct p
 
 struct transfer_opts {
 	const char *name; /* import: what a VM that is not there yet shall be called; NULL: as it was */
+	/* import: maps and blobs together, decoded; 0: what the disk has free */
+	uint64_t max_bytes;
 	void (*progress)(void *arg, uint64_t done, uint64_t total); /* of the map in hand; may be NULL */
 	void *arg;
 };
@@ -358,7 +360,8 @@ MUST_USE struct err *store_export(struct store *s, const char *ref, int fd,
 /*
  * Reads one up to the end of fd, which may be a stranger's; publishes it under its VM's uuid, number and
  * tag if it is sound to the last byte. On failure nothing is listed and nothing registered.
- * ERR_CORRUPT, ERR_INCOMPAT (another version), ERR_NOT_NOW (name, number or tag are taken).
+ * ERR_CORRUPT, ERR_INCOMPAT (another version), ERR_NOT_NOW (name, number or tag are taken),
+ * ERR_LIMIT and ERR_NOSPACE (more than may be: told as soon as the stream says so).
  */
 MUST_USE struct err *store_import(struct store *s, int fd, const struct transfer_opts *opts,
 				  struct store_vm *ret_vm, struct snap_info *ret_info,

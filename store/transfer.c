@@ -4,7 +4,9 @@
  * store.h; any thread.
  *
  * An import writes only what a session makes of decoded pages and blobs, and publishes only if the
- * root over all of it is the one that the stream's head names. Until then nothing is listed.
+ * root over all of it is the one that the stream's head names. Until then nothing is listed. A few
+ * bytes of a stream can stand for any number of pages, so each map's size is held against a limit
+ * before its first page is looked at.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -122,6 +124,8 @@ struct importing {
 	struct sha256 root;
 	bool map_open;
 	uint64_t map_bytes;
+	uint64_t claimed_bytes; /* of maps and blobs, so far */
+	uint64_t room_bytes;    /* on the disk, at the beginning */
 	/* Pages that wait to be packed: runs of them, in memory that lasts until the next settle.
 	 */
 	uint8_t *buf; /* owned: SETTLE_PAGES */
@@ -168,12 +172,31 @@ static struct err *find_vm(struct importing *x, const struct stream_head *h)
 	return NULL;
 }
 
+static struct err *claim(struct importing *x, uint64_t bytes)
+{
+	uint64_t max = x->opts->max_bytes;
+	bool over = ADD_OVERFLOWS(x->claimed_bytes, bytes, &x->claimed_bytes);
+	unsigned long long mib = x->claimed_bytes / MIB;
+	ENSURE(max == 0 || (!over && x->claimed_bytes <= max), ERR_LIMIT,
+	       "the stream is for %llu MiB of memory and state or more, at most %llu are allowed "
+	       "(--max-size)",
+	       mib, (unsigned long long)(max / MIB));
+	ENSURE(max != 0 || (!over && x->claimed_bytes <= x->room_bytes), ERR_NOSPACE,
+	       "the stream is for %llu MiB of memory and state or more, the disk has %llu free: "
+	       "make room, or if most of it is empty say what is allowed with --max-size",
+	       mib, (unsigned long long)(x->room_bytes / MIB));
+	return NULL;
+}
+
 static struct err *on_head(void *arg, const struct stream_head *h)
 {
 	struct importing *x = arg;
 	TRY(find_vm(x, h));
 	TRY(family_check_tag(h->info.tag));
 	TRY(family_open(x->s, x->vm.family, true, &x->f));
+	struct lenv_space sp;
+	TRY(lenv_space(x->f->env, &sp));
+	x->room_bytes = sp.disk_free_bytes + sp.backed_bytes;
 	TRY(session_open(x->f, &(struct session_opts){ 0 }, &x->session));
 	memcpy(x->meta.vm, h->info.vm, sizeof(x->meta.vm));
 	snprintf(x->meta.tag, sizeof(x->meta.tag), "%s", h->info.tag);
@@ -199,6 +222,7 @@ static struct err *on_map(void *arg, const struct snap_map *m)
 {
 	struct importing *x = arg;
 	TRY(end_map(x));
+	TRY(claim(x, m->len_bytes));
 	TRY(session_map_begin(x->session, m->name, m->len_bytes, m->user));
 	x->map_open = true;
 	x->map_bytes = m->len_bytes;
@@ -226,6 +250,7 @@ static struct err *on_blob(void *arg, uint16_t kind, uint16_t index, const uint8
 {
 	struct importing *x = arg;
 	TRY(end_map(x));
+	TRY(claim(x, len));
 	return session_blob(x->session, kind, index, p, len);
 }
 

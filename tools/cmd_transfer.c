@@ -84,8 +84,11 @@ struct err *cmd_import(struct args *a, int *ret_status)
 {
 	(void)ret_status;
 	const char *name = NULL;
+	uint64_t max_bytes = 0;
 	const struct opt opts[] = {
 		{ "name", "NAME", OPT_TEXT, &name, "what its VM is called here, if it is new" },
+		{ "max-size", "SIZE", OPT_SIZE, &max_bytes,
+		  "refuse memory and state of more than SIZE (default: what the disk has free)" },
 	};
 	TRY(opts_parse(a, about_import, opts, ARRAY_LEN(opts), 1, 1));
 	if (a->help) {
@@ -105,7 +108,12 @@ struct err *cmd_import(struct args *a, int *ret_status)
 	SCOPE(store_closep) struct store *s = NULL;
 	TRY(store_open(dir, STORE_CREATE, &s));
 	SCOPE(progress_freep) struct progress *p = progress_new();
-	struct transfer_opts to = { .name = name, .progress = on_progress, .arg = p };
+	struct transfer_opts to = {
+		.name = name,
+		.max_bytes = max_bytes,
+		.progress = on_progress,
+		.arg = p,
+	};
 	struct store_vm vm;
 	struct snap_info info;
 	uint64_t bytes = 0;

@@ -86,6 +86,7 @@ show k@s8 "$store" >"$tmp/show.a" && show k@s8 "$tmp/other" >"$tmp/show.b" || ba
 cmp -s "$tmp/show.a" "$tmp/show.b" || bad "show differs: $(diff "$tmp/show.a" "$tmp/show.b" | head -n 5)"
 "$torpor" store verify --store "$tmp/other" >/dev/null || bad "the imported one does not verify"
 expect_error 1 'taken|already' "$torpor" snapshot import "$tmp/k.tpex" --store "$tmp/other"
+expect_error 1 'at most 1 are allowed' "$torpor" snapshot import "$tmp/k.tpex" --max-size 1M --store "$tmp/third"
 t snapshot export k@s3 - | "$torpor" snapshot import - --store "$tmp/other" >/dev/null || bad "through a pipe"
 head -c 100000 "$tmp/k.tpex" >"$tmp/cut.tpex"
 expect_error 1 'cut off' "$torpor" snapshot import "$tmp/cut.tpex" --store "$tmp/third"

@@ -70,7 +70,7 @@ _torpor() {
 	--serial | --console)
 		mapfile -t COMPREPLY < <(compgen -W "stdio null file: unix:" -- "$cur")
 		return ;;
-	--name | --tag | --every | --keep | --count | --timeout | --below | --keep-last | --keep-hourly | --keep-daily | --max-bytes | --cmdline | --cpus | --mem)
+	--name | --tag | --every | --keep | --max-size | --count | --timeout | --below | --keep-last | --keep-hourly | --keep-daily | --max-bytes | --cmdline | --cpus | --mem)
 		return ;;
 	esac
 	if [[ $cur == -* ]]; then

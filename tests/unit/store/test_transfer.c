@@ -8,6 +8,9 @@
 
 #include <sys/wait.h>
 
+#include "core/base/io.h"
+#include "store/snaprec.h"
+#include "store/stream.h"
 #include "tests/unit/store/store_fix.h"
 
 enum {
@@ -70,16 +73,21 @@ static uint64_t export_it(struct fixture *x)
 	return bytes;
 }
 
-static struct err *import_it(struct fixture *x, int to, const char *name, struct store_vm *vm,
-			     struct snap_info *info)
+static struct err *import_with(struct fixture *x, int to, const struct transfer_opts *opts,
+			       struct store_vm *vm, struct snap_info *info)
 {
 	int fd = open(x->file, O_RDONLY);
 	assert_true(fd >= 0);
 	uint64_t bytes;
-	struct err *e = store_import(x->s[to], fd, &(struct transfer_opts){ .name = name }, vm,
-				     info, &bytes);
+	struct err *e = store_import(x->s[to], fd, opts, vm, info, &bytes);
 	close(fd);
 	return e;
+}
+
+static struct err *import_it(struct fixture *x, int to, const char *name, struct store_vm *vm,
+			     struct snap_info *info)
+{
+	return import_with(x, to, &(struct transfer_opts){ .name = name }, vm, info);
 }
 
 static void there_and_back(void **state)
@@ -213,6 +221,66 @@ static void a_wrong_root(void **state)
 	nothing_there(x);
 }
 
+static struct err *write_file(void *arg, const void *p, size_t len)
+{
+	const int *fd = arg;
+	return io_write_full(*fd, p, len);
+}
+
+/* A stranger's few bytes that stand for a map of `bytes`, and maybe a blob. */
+static void make_claim(const struct fixture *x, uint64_t bytes, size_t blob_len)
+{
+	int fd = open(x->file, O_RDWR | O_CREAT | O_TRUNC, 0600);
+	assert_true(fd >= 0);
+	struct stream_out o = { .write = write_file, .arg = &fd };
+	struct stream_head h = { .name = "alpha",
+				 .info = { .number = 1, .nmaps = 1, .nblobs = 1 } };
+	struct snap_map m = { .name = "memory", .len_bytes = bytes };
+	SCOPE(freep) uint8_t *blob = calloc(1, blob_len + 1);
+	memcpy(h.info.vm, fix_vm1, 16);
+	memcpy(h.family, fix_fam, 16);
+	OK(stream_out_init(&o));
+	OK(stream_put_head(&o, &h));
+	OK(stream_put_map(&o, &m));
+	if (blob_len > 0) {
+		OK(stream_put_blob(&o, 1, 0, blob, blob_len));
+	}
+	stream_out_done(&o);
+	close(fd);
+}
+
+/* What is too much is refused by what the stream says of itself, before there is any of it. */
+static void too_much(void **state)
+{
+	struct fixture *x = *state;
+	struct store_vm vm;
+	struct snap_info info;
+	make_claim(x, SNAP_MAP_BYTES_MAX, 0);
+	FAILS(ERR_NOSPACE, "16777216 MiB of memory", import_it(x, 1, NULL, &vm, &info));
+	nothing_there(x);
+	struct transfer_opts to = { .max_bytes = 64 * MIB };
+	make_claim(x, 64 * MIB + PAGE_BYTES, 0);
+	FAILS(ERR_LIMIT, "at most 64 are allowed", import_with(x, 1, &to, &vm, &info));
+	nothing_there(x);
+	make_claim(x, 64 * MIB, 0);
+	FAILS(ERR_CORRUPT, "cut off", import_with(x, 1, &to, &vm, &info));
+	make_claim(x, 64 * MIB, 1);
+	FAILS(ERR_LIMIT, "at most 64 are allowed", import_with(x, 1, &to, &vm, &info));
+	nothing_there(x);
+	/* Who says so gets more than the disk has: it may be zero pages. */
+	to.max_bytes = SNAP_MAP_BYTES_MAX;
+	make_claim(x, SNAP_MAP_BYTES_MAX, 0);
+	FAILS(ERR_CORRUPT, "cut off", import_with(x, 1, &to, &vm, &info));
+	nothing_there(x);
+	/* A sound one at its own size. */
+	to.max_bytes = (uint64_t)PAGES * PAGE_BYTES - 1;
+	export_it(x);
+	FAILS(ERR_LIMIT, "allowed", import_with(x, 1, &to, &vm, &info));
+	nothing_there(x);
+	to.max_bytes += 1 + MIB; /* and its blobs */
+	OK(import_with(x, 1, &to, &vm, &info));
+}
+
 /* Through a pipe, to another process. */
 static void through_a_pipe(void **state)
 {
@@ -258,6 +326,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(names, setup, teardown),
 		cmocka_unit_test_setup_teardown(damaged, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_wrong_root, setup, teardown),
+		cmocka_unit_test_setup_teardown(too_much, setup, teardown),
 		cmocka_unit_test_setup_teardown(through_a_pipe, setup, teardown),
 	};
 	return cmocka_run_group_tests_name("transfer", tests, NULL, NULL);
