@@ -5,13 +5,12 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "core/base/hash.h"
 #include "core/config.h"
 
 static const char *const kind_names[CONFIG__KINDS] = {
-	[CONFIG_RNG] = "rng",
-	[CONFIG_CONSOLE] = "console",
-	[CONFIG_BALLOON] = "balloon",
-	[CONFIG_DISK] = "disk",
+	[CONFIG_RNG] = "rng",   [CONFIG_CONSOLE] = "console", [CONFIG_BALLOON] = "balloon",
+	[CONFIG_DISK] = "disk", [CONFIG_NET] = "net",
 };
 
 const char *config_kind_name(enum config_kind kind)
@@ -80,6 +79,10 @@ static struct err *check(const struct config_devs *l, const struct config_dev *d
 	ENSURE(dev->kind != CONFIG_DISK || (dev->queues >= 1 && dev->queues <= CONFIG_QUEUES_MAX),
 	       ERR_USAGE, "disk '%s': %u queues: 1 to %d are possible", dev->id, dev->queues,
 	       CONFIG_QUEUES_MAX);
+	ENSURE(dev->kind != CONFIG_NET || dev->mtu == 0 ||
+		       (dev->mtu >= CONFIG_MTU_MIN && dev->mtu <= CONFIG_MTU_MAX),
+	       ERR_USAGE, "network device '%s': MTU %u: %d to %d are possible", dev->id, dev->mtu,
+	       CONFIG_MTU_MIN, CONFIG_MTU_MAX);
 	return NULL;
 }
 
@@ -109,17 +112,68 @@ struct err *config_dev_add(struct config_devs *l, const struct config_dev *dev,
 	return NULL;
 }
 
+/* ---- addresses of network devices ---- */
+
+struct err *config_mac_make(uint8_t ret_mac[CONFIG_MAC_BYTES])
+{
+	TRY(random_bytes(ret_mac, CONFIG_MAC_BYTES));
+	/* Of one device, administered here. */
+	ret_mac[0] = (uint8_t)((ret_mac[0] & ~1u) | 2u);
+	return NULL;
+}
+
+struct err *config_devs_new_macs(struct config_devs *l)
+{
+	for (unsigned i = 0; i < l->n; i++) {
+		if (l->d[i].kind == CONFIG_NET && !l->d[i].mac_chosen) {
+			TRY(config_mac_make(l->d[i].mac));
+		}
+	}
+	return NULL;
+}
+
+void config_mac_text(const uint8_t mac[CONFIG_MAC_BYTES], char out[3 * CONFIG_MAC_BYTES])
+{
+	for (unsigned i = 0; i < CONFIG_MAC_BYTES; i++) {
+		snprintf(out + 3 * i, 3 * (CONFIG_MAC_BYTES - i), "%02x%s", mac[i],
+			 i + 1 < CONFIG_MAC_BYTES ? ":" : "");
+	}
+}
+
+struct err *config_mac_parse(const char *text, uint8_t ret_mac[CONFIG_MAC_BYTES])
+{
+	static const char digits[] = "0123456789abcdefABCDEF";
+	bool sound = strlen(text) == 3 * CONFIG_MAC_BYTES - 1;
+	for (unsigned i = 0; sound && i < CONFIG_MAC_BYTES; i++) {
+		const char *p = text + 3 * i;
+		sound = strspn(p, digits) == 2 && (p[2] == ':' || p[2] == 0);
+		unsigned byte = 0;
+		sound = sound && sscanf(p, "%2x", &byte) == 1;
+		ret_mac[i] = (uint8_t)byte;
+	}
+	ENSURE(sound && (ret_mac[0] & 1) == 0, ERR_USAGE,
+	       "'%.40s' is no MAC address of one device, like 02:00:00:00:00:01", text);
+	return NULL;
+}
+
 /* ---- text ---- */
 
 static json_t *dev_json(const struct config_dev *d)
 {
 	json_t *j = json_pack("{s:s s:s s:i}", "kind", config_kind_name(d->kind), "id", d->id,
 			      "slot", (int)d->slot);
-	if (j == NULL || d->kind != CONFIG_DISK) {
+	json_t *more = NULL;
+	if (j != NULL && d->kind == CONFIG_DISK) {
+		more = json_pack("{s:b s:i s:s}", "ro", (int)d->read_only, "queues", (int)d->queues,
+				 "path", d->path);
+	} else if (j != NULL && d->kind == CONFIG_NET) {
+		char mac[3 * CONFIG_MAC_BYTES];
+		config_mac_text(d->mac, mac);
+		more = json_pack("{s:s s:b s:i s:s}", "mac", mac, "mac_chosen", (int)d->mac_chosen,
+				 "mtu", (int)d->mtu, "end", d->path);
+	} else {
 		return j;
 	}
-	json_t *more = json_pack("{s:b s:i s:s}", "ro", (int)d->read_only, "queues", (int)d->queues,
-				 "path", d->path);
 	if (more == NULL || json_object_update(j, more) != 0) {
 		json_decref(j);
 		j = NULL;
@@ -160,6 +214,25 @@ static struct err *get_bool(const json_t *o, const char *key, bool *ret)
 	return NULL;
 }
 
+static struct err *get_text(const json_t *o, const char *key, char *ret, size_t size)
+{
+	const json_t *v = json_object_get(o, key);
+	ENSURE(json_is_string(v) && json_string_length(v) < size, ERR_CORRUPT,
+	       "configuration: a device's '%s' is missing or too long", key);
+	snprintf(ret, size, "%s", json_string_value(v));
+	return NULL;
+}
+
+static struct err *parse_net(const json_t *o, struct config_dev *d)
+{
+	char mac[3 * CONFIG_MAC_BYTES];
+	TRY(get_text(o, "mac", mac, sizeof(mac)));
+	TRY(err_reclass(config_mac_parse(mac, d->mac), ERR_CORRUPT));
+	TRY(get_bool(o, "mac_chosen", &d->mac_chosen));
+	TRY(get_uint(o, "mtu", CONFIG_MTU_MAX, &d->mtu));
+	return get_text(o, "end", d->path, sizeof(d->path));
+}
+
 static struct err *parse_kind(const char *name, enum config_kind *ret)
 {
 	for (unsigned i = 0; i < CONFIG__KINDS; i++) {
@@ -189,11 +262,10 @@ static struct err *parse_dev(const json_t *o, struct config_dev *ret)
 		keys += 3;
 		TRY(get_bool(o, "ro", &d.read_only));
 		TRY(get_uint(o, "queues", CONFIG_QUEUES_MAX, &d.queues));
-		const json_t *path = json_object_get(o, "path");
-		ENSURE(json_is_string(path) && json_string_length(path) <= CONFIG_PATH_BYTES_MAX,
-		       ERR_CORRUPT, "configuration: disk '%s' has no path, or too long a one",
-		       d.id);
-		snprintf(d.path, sizeof(d.path), "%s", json_string_value(path));
+		TRY(get_text(o, "path", d.path, sizeof(d.path)));
+	} else if (d.kind == CONFIG_NET) {
+		keys += 4;
+		TRY(parse_net(o, &d));
 	}
 	ENSURE(json_object_size(o) == keys, ERR_CORRUPT,
 	       "configuration: device '%s' has an unknown key", d.id);

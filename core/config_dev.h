@@ -19,6 +19,7 @@ enum config_kind {
 	CONFIG_CONSOLE,
 	CONFIG_BALLOON,
 	CONFIG_DISK,
+	CONFIG_NET,
 	CONFIG__KINDS,
 };
 
@@ -26,6 +27,9 @@ enum {
 	CONFIG_DEVS_MAX = 31, /* slots of the PCI bus but the bridge's own */
 	CONFIG_QUEUES_MAX = 16,
 	CONFIG_PATH_BYTES_MAX = 1023,
+	CONFIG_MAC_BYTES = 6,
+	CONFIG_MTU_MIN = 68,
+	CONFIG_MTU_MAX = 65535,
 };
 
 struct config_dev {
@@ -35,8 +39,14 @@ struct config_dev {
 	/* Disks. */
 	bool read_only;
 	unsigned queues;
-	/* Where the disk was when the VM was made, absolute; a restore looks there unless told
-	 * otherwise. */
+	/* Network devices. */
+	uint8_t mac[CONFIG_MAC_BYTES];
+	bool mac_chosen; /* by the user: clones keep it */
+	unsigned mtu;    /* told to the guest; 0: nothing is */
+	/*
+	 * What stood behind the device when the VM was made; a restore takes that unless told
+	 * otherwise. Of a disk its path, absolute; of a network device like "tap=NAME" (nets.h).
+	 */
 	char path[CONFIG_PATH_BYTES_MAX + 1];
 };
 
@@ -54,6 +64,14 @@ const struct config_dev *config_dev_find(const struct config_devs *l, const char
  */
 MUST_USE struct err *config_dev_add(struct config_devs *l, const struct config_dev *dev,
 				    struct config_dev **ret);
+
+/* A MAC address that nobody else has, by chance; and new ones for a clone's network devices, but
+ * for those that the user chose. */
+MUST_USE struct err *config_mac_make(uint8_t ret_mac[CONFIG_MAC_BYTES]);
+MUST_USE struct err *config_devs_new_macs(struct config_devs *l);
+void config_mac_text(const uint8_t mac[CONFIG_MAC_BYTES], char out[3 * CONFIG_MAC_BYTES]);
+/* ERR_USAGE for what is no address of one device. */
+MUST_USE struct err *config_mac_parse(const char *text, uint8_t ret_mac[CONFIG_MAC_BYTES]);
 
 /* A JSON array of them, NULL for lack of memory; and back, strictly. */
 json_t *config_devs_json(const struct config_devs *l);

@@ -15,7 +15,8 @@ struct serial_link;
 
 struct host_end {
 	char id[NAME_BYTES_MAX + 1];
-	struct fd fd;        /* a disk's file */
+	struct fd fd;        /* a disk's file; what carries a network device's frames */
+	bool header;         /* frames on fd have virtio's header */
 	bool mapped;         /* the user named the file; else the configuration did */
 	bool accept_changed; /* a disk that is not as the snapshot left it is taken */
 	/* A console: as of a serial port, borrowed; and what life makes of them, which stays over
@@ -35,6 +36,15 @@ static inline void host_ends_done(struct host_ends *h)
 		fd_close(&h->e[i].fd);
 	}
 	h->n = 0;
+}
+
+/* The next one, without anything behind it yet; it counts once the caller raises n. */
+static inline struct host_end *host_end_next(struct host_ends *h, const char *id)
+{
+	struct host_end *end = &h->e[h->n];
+	*end = (struct host_end){ .fd = FD_NONE };
+	memcpy(end->id, id, strlen(id) + 1);
+	return end;
 }
 
 /* NULL if there is none. */

@@ -13,6 +13,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/if_tun.h>
 #include <linux/kvm.h>
 #include <linux/userfaultfd.h>
 #include <sched.h>
@@ -245,11 +246,12 @@ static const int pager_calls[] = {
 	SCMP_SYS(setpriority),
 };
 
-/* Terminals and sockets, MAIN: modes of the serial console's terminal, bytes waiting; and guest
- * memory that is to arrive lazily. */
+/* Terminals and sockets, MAIN: modes of the serial console's terminal, bytes waiting; guest memory
+ * that is to arrive lazily; what a tap may leave to the guest. */
 static const unsigned long main_ioctls[] = {
-	0x5401 /* TCGETS */,     0x5402 /* TCSETS */,   0x5403 /* TCSETSW */, 0x5404 /* TCSETSF */,
-	0x5413 /* TIOCGWINSZ */, 0x541b /* FIONREAD */, 0x5421 /* FIONBIO */, UFFDIO_REGISTER,
+	0x5401 /* TCGETS */,  0x5402 /* TCSETS */,     0x5403 /* TCSETSW */,
+	0x5404 /* TCSETSF */, 0x5413 /* TIOCGWINSZ */, 0x541b /* FIONREAD */,
+	0x5421 /* FIONBIO */, UFFDIO_REGISTER,         TUNSETOFFLOAD,
 };
 
 static const int prctls[] = { PR_SET_NAME,    PR_GET_NAME, PR_SET_NO_NEW_PRIVS, PR_SET_TIMERSLACK,

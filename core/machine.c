@@ -22,6 +22,7 @@
 #include "devices/serial.h"
 #include "devices/virtio_blk.h"
 #include "devices/virtio_console.h"
+#include "devices/virtio_net.h"
 #include "devices/virtio_rng.h"
 #include "devices/vmgenid.h"
 
@@ -394,6 +395,7 @@ const struct state_desc *const *machine_descs(size_t *ret_n)
 		&kvm_irqchip_desc, &kvm_pit_desc,    &kvm_clock_desc,
 		&pci_host_desc,    &vmgenid_desc,    &virtio_rng_desc,
 		&battery_desc,     &virtio_blk_desc, &virtio_console_desc,
+		&virtio_net_desc,
 	};
 	*ret_n = ARRAY_LEN(descs);
 	return descs;

@@ -7,6 +7,7 @@
 #include "core/machine_internal.h"
 #include "devices/virtio_blk.h"
 #include "devices/virtio_console.h"
+#include "devices/virtio_net.h"
 #include "devices/virtio_rng.h"
 
 static struct err *new_disk(struct machine *m, const struct config_dev *d, struct pci_dev **ret)
@@ -32,6 +33,19 @@ static struct err *new_console(struct machine *m, const struct config_dev *d, st
 	return virtio_console_new(&m->host, d->id, end->link, ret);
 }
 
+static struct err *new_net(struct machine *m, const struct config_dev *d, struct pci_dev **ret)
+{
+	const struct host_end *end = host_end_find(m->ends, d->id);
+	struct virtio_net_opts o = {
+		.id = d->id,
+		.fd = end != NULL ? end->fd.n : -1, /* no cable */
+		.header = end != NULL && end->header,
+		.mtu = d->mtu,
+	};
+	memcpy(o.mac, d->mac, sizeof(o.mac));
+	return virtio_net_new(&m->host, &o, ret);
+}
+
 static struct err *new_device(struct machine *m, const struct config_dev *d, struct pci_dev **ret)
 {
 	switch (d->kind) {
@@ -41,6 +55,8 @@ static struct err *new_device(struct machine *m, const struct config_dev *d, str
 		return new_disk(m, d, ret);
 	case CONFIG_CONSOLE:
 		return new_console(m, d, ret);
+	case CONFIG_NET:
+		return new_net(m, d, ret);
 	default:
 		return ERR(ERR_INCOMPAT, "a device of kind '%s' is not known to this build",
 			   config_kind_name(d->kind));

@@ -234,7 +234,7 @@ bool virtq_kicks(struct virtq *q, bool on)
 	return virtq_waiting(q) > 0;
 }
 
-void virtq_push(struct virtq *q, uint16_t head, uint32_t written)
+void virtq_put(struct virtq *q, unsigned k, uint16_t head, uint32_t written)
 {
 	if (!usable(q)) {
 		return;
@@ -242,16 +242,26 @@ void virtq_push(struct virtq *q, uint16_t head, uint32_t written)
 	uint8_t entry[USED_ENTRY];
 	put_le32(entry, head);
 	put_le32(entry + 4, written);
-	uint64_t at =
-		q->st.used + RING_HEAD + (uint64_t)USED_ENTRY * (q->st.next_used % q->st.size);
-	struct err *e = gmem_write(q->gmem, GPA(at), entry, sizeof(entry));
-	if (e != NULL) {
-		err_drop(e, "cannot be: the ring was checked when the queue started (I1)");
+	uint64_t slot = (uint64_t)(uint16_t)(q->st.next_used + k) % q->st.size;
+	struct err *e = gmem_write(q->gmem, GPA(q->st.used + RING_HEAD + USED_ENTRY * slot), entry,
+				   sizeof(entry));
+	err_drop(e, "cannot be: the ring was checked when the queue started (I1)");
+}
+
+void virtq_publish(struct virtq *q, unsigned n)
+{
+	if (!usable(q)) {
 		return;
 	}
-	q->st.next_used++;
-	/* Release: the entry, and what was written to the buffers, come before the index. */
+	q->st.next_used = (uint16_t)(q->st.next_used + n);
+	/* Release: the entries, and what was written to the buffers, come before the index. */
 	put_word(q, q->st.used + 2, q->st.next_used, memory_order_release);
+}
+
+void virtq_push(struct virtq *q, uint16_t head, uint32_t written)
+{
+	virtq_put(q, 0, head, written);
+	virtq_publish(q, 1);
 }
 
 bool virtq_wants_irq(struct virtq *q)

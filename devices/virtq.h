@@ -28,10 +28,10 @@ struct virtq_state {
 	uint64_t used;
 	uint16_t size; /* entries, a power of two */
 	uint16_t vector;
-	uint16_t next_avail;   /* index of the next chain to take */
-	uint16_t next_used;    /* index of the next entry to give back */
-	uint16_t told_used;    /* next_used when the driver was last told */
-	bool told;             /* told_used means something */
+	uint16_t next_avail; /* index of the next chain to take */
+	uint16_t next_used;  /* index of the next entry to give back */
+	uint16_t told_used;  /* next_used when the driver was last told */
+	bool told;           /* told_used means something */
 	bool ready;
 	uint8_t pad[4];
 };
@@ -66,20 +66,24 @@ void virtq_start(struct virtq *q);
 enum virtq_got { VIRTQ_GOT, VIRTQ_EMPTY, VIRTQ_BAD };
 /* Takes the next chain. EMPTY leaves kicks as they are. */
 enum virtq_got virtq_pop(struct virtq *q, struct virtq_chain *ret);
-/* Takes back the last pop: nothing was done with the chain. */
+/* Takes back the last pop, or another one before it: nothing was done with the chain. */
 void virtq_unpop(struct virtq *q);
-/* Asks the driver for kicks, or for none. After true the caller looks at the ring once more: it says
- * whether there is something in it. */
+/* Asks the driver for kicks, or for none. After true the caller looks at the ring once more: it
+ * says whether there is something in it. */
 bool virtq_kicks(struct virtq *q, bool on);
 /* Chains that wait to be taken. */
 unsigned virtq_waiting(const struct virtq *q);
 /* Gives a chain back with the number of bytes written into it. */
 void virtq_push(struct virtq *q, uint16_t head, uint32_t written);
+/* The same for several chains that the driver must see at once: each is put, counted from 0, then
+ * all n are published. */
+void virtq_put(struct virtq *q, unsigned k, uint16_t head, uint32_t written);
+void virtq_publish(struct virtq *q, unsigned n);
 /* After one or more pushes: does the driver want an interrupt? */
 bool virtq_wants_irq(struct virtq *q);
 
-/* Copies from the read part, or into the write part, from byte `at` on; returns how many bytes, less
- * than len at the end of the chain. */
+/* Copies from the read part, or into the write part, from byte `at` on; returns how many bytes,
+ * less than len at the end of the chain. */
 uint64_t virtq_read(const struct virtq *q, const struct virtq_chain *c, uint64_t at, void *ret,
 		    uint64_t len);
 uint64_t virtq_write(struct virtq *q, const struct virtq_chain *c, uint64_t at, const void *p,

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "tools/cmd.h"
+#include "tools/nets.h"
 #include "tools/storecmd.h"
 #include "tools/vmm.h"
 
@@ -58,6 +59,7 @@ static struct err *prepare(struct vmm *v, void *arg)
 	const char *own = vm->name[0] != 0 ? vm->name : v->config.name;
 	if (r->name != NULL && strcmp(r->name, own) != 0) {
 		TRY(uuid_make(v->config.uuid));
+		TRY(config_devs_new_macs(&v->config.devs));
 		own = r->name;
 	}
 	TRY(config_check_name(own));
@@ -89,6 +91,9 @@ struct err *cmd_restore(struct args *a, int *ret_status)
 		  "with lazy: read only what is touched; for clones that do little" },
 		{ "disk-map", "ID=PATH", OPT_LIST, &v.disk_map,
 		  "where a disk is now; may be given several times" },
+		{ "net-map", "ID=WHERE", OPT_LIST, &v.net_map,
+		  "what is behind a network device now, as for 'torpor run --net'; may be\n"
+		  "given several times" },
 		{ "disk-changed", "refuse|accept", OPT_CHOICE, &r.disk_changed,
 		  "what to do with a disk that is not as it was at the snapshot" },
 		VMM_OPTS(&v),
@@ -106,6 +111,7 @@ struct err *cmd_restore(struct args *a, int *ret_status)
 	v.lazy = strcmp(r.mode, "lazy") == 0;
 	v.clock = strcmp(r.clock, "jump") == 0 ? CLOCK_JUMP : CLOCK_CONTINUE;
 	TRY(opts_store_dir(a, v.store_dir, sizeof(v.store_dir)));
+	v.nnet_fds = nets_fds(&v.net_map, v.net_fds, ARRAY_LEN(v.net_fds));
 	v.prepare = prepare;
 	v.arg = &r;
 	return vmm_run(&v, ret_status);

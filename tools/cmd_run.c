@@ -11,6 +11,7 @@
 #include "core/rundir.h"
 #include "tools/cmd.h"
 #include "tools/disks.h"
+#include "tools/nets.h"
 #include "tools/storecmd.h"
 #include "tools/vmm.h"
 
@@ -36,6 +37,7 @@ struct run {
 	bool replace;
 	bool rng;
 	struct opt_list disks;
+	struct opt_list nets;
 };
 
 /* Regular files and block devices only: the size must be known. */
@@ -84,6 +86,9 @@ static struct err *fill_config(const struct run *r, bool console, struct config 
 	for (unsigned i = 0; i < r->disks.n; i++) {
 		TRY(disks_add(r->disks.v[i], &c->devs));
 	}
+	for (unsigned i = 0; i < r->nets.n; i++) {
+		TRY(nets_add(r->nets.v[i], &c->devs));
+	}
 	return config_check(c);
 }
 
@@ -124,6 +129,7 @@ static struct err *run_parsed(struct args *a, struct vmm *v, struct run *r, int 
 	v->json = a->json;
 	TRY(opts_store_dir(a, v->store_dir, sizeof(v->store_dir)));
 	TRY(fill_config(r, v->console != NULL, &v->config));
+	v->nnet_fds = nets_fds(&r->nets, v->net_fds, ARRAY_LEN(v->net_fds));
 	TRY(open_input("kernel", r->kernel, &v->kernel));
 	if (r->initrd != NULL) {
 		TRY(open_input("initrd", r->initrd, &v->initrd));
@@ -167,6 +173,10 @@ struct err *cmd_run(struct args *a, int *ret_status)
 		  "a virtio disk over a file or block device; may be given several times:\n"
 		  "ro, capture=off (writable; snapshots do not hold it), id=NAME,\n"
 		  "queues=N, slot=N; a comma in PATH is doubled" },
+		{ "net", "WHERE[,mac=MAC]...", OPT_LIST, &r.nets,
+		  "a virtio network device; may be given several times. WHERE is\n"
+		  "tap=NAME (an interface that exists), fd=N (a tap or socket that the\n"
+		  "caller opened) or none; mac=MAC, mtu=N, id=NAME, slot=N" },
 		{ "rng", NULL, OPT_FLAG, &r.rng, "a virtio entropy device" },
 		VMM_OPTS(&v),
 		{ "no-reboot", NULL, OPT_FLAG, &r.no_reboot,

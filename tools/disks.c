@@ -9,38 +9,7 @@
 #include <sys/stat.h>
 
 #include "core/base/io.h"
-
-/* Up to the next single comma, with doubled ones made single; *at moves behind it. */
-static struct err *next_word(const char **at, char *word, size_t size)
-{
-	size_t n = 0;
-	const char *p = *at;
-	for (; *p != 0; p++) {
-		if (*p == ',' && p[1] == ',') {
-			p++;
-		} else if (*p == ',') {
-			break;
-		}
-		ENSURE(n + 1 < size, ERR_USAGE, "--disk: '%.40s...' is too long", *at);
-		word[n++] = *p;
-	}
-	word[n] = 0;
-	*at = *p == ',' ? p + 1 : p;
-	return NULL;
-}
-
-static struct err *get_number(const char *word, unsigned *ret)
-{
-	uint64_t v = 0;
-	const char *text = strchr(word, '=') + 1;
-	struct err *e = config_parse_size(text, &v);
-	if (e != NULL || v > 1000) {
-		err_drop(e, "the message below says more");
-		return ERR(ERR_USAGE, "--disk: '%.40s' is no small number", word);
-	}
-	*ret = (unsigned)v;
-	return NULL;
-}
+#include "tools/devspec.h"
 
 struct disk_words {
 	bool capture_on;
@@ -49,16 +18,15 @@ struct disk_words {
 
 static struct err *set_word(const char *word, struct config_dev *d, struct disk_words *w)
 {
+	bool known = false;
+	TRY(devspec_place("--disk", word, d, &known));
+	if (known) {
+		return NULL;
+	}
 	if (strcmp(word, "ro") == 0) {
 		d->read_only = true;
-	} else if (strncmp(word, "id=", 3) == 0) {
-		TRY(err_wrap(config_check_name(word + 3), "--disk: id"));
-		snprintf(d->id, sizeof(d->id), "%.*s", (int)NAME_BYTES_MAX, word + 3);
-	} else if (strncmp(word, "slot=", 5) == 0) {
-		TRY(get_number(word, &d->slot));
-		ENSURE(d->slot > 0, ERR_USAGE, "--disk: slots count from 1");
 	} else if (strncmp(word, "queues=", 7) == 0) {
-		TRY(get_number(word, &d->queues));
+		TRY(devspec_number("--disk", word, 1000, &d->queues));
 	} else if (strcmp(word, "capture=off") == 0) {
 		w->capture_off = true;
 	} else if (strcmp(word, "capture=on") == 0) {
@@ -78,12 +46,12 @@ struct err *disks_add(const char *text, struct config_devs *devs)
 	struct disk_words w = { 0 };
 	char word[CONFIG_PATH_BYTES_MAX + 1];
 	const char *at = text;
-	TRY(next_word(&at, word, sizeof(word)));
+	TRY(devspec_word("--disk", &at, word, sizeof(word)));
 	ENSURE(word[0] != 0, ERR_USAGE, "--disk needs a path: --disk PATH[,ro]...");
 	/* The VM's process may have another working folder, and so has a restore. */
 	TRY(err_wrap(opts_absolute(word, d.path, sizeof(d.path)), "--disk"));
 	while (*at != 0) {
-		TRY(next_word(&at, word, sizeof(word)));
+		TRY(devspec_word("--disk", &at, word, sizeof(word)));
 		TRY(set_word(word, &d, &w));
 	}
 	ENSURE(!w.capture_on, ERR_USAGE,
@@ -93,31 +61,6 @@ struct err *disks_add(const char *text, struct config_devs *devs)
 	       "--disk: snapshots do not hold the content of disks yet: say ro, or capture=off for "
 	       "a writable disk whose snapshots you can restore while it has not moved on");
 	return config_dev_add(devs, &d, NULL);
-}
-
-/* The path that --disk-map gives for a disk, NULL if none. */
-static const char *mapped(const struct opt_list *map, const char *id)
-{
-	for (unsigned i = 0; i < map->n; i++) {
-		size_t n = strlen(id);
-		if (strncmp(map->v[i], id, n) == 0 && map->v[i][n] == '=') {
-			return map->v[i] + n + 1;
-		}
-	}
-	return NULL;
-}
-
-static struct err *check_map(const struct config_devs *devs, const struct opt_list *map)
-{
-	for (unsigned i = 0; i < map->n; i++) {
-		char id[NAME_BYTES_MAX + 1];
-		size_t n = strcspn(map->v[i], "=");
-		snprintf(id, sizeof(id), "%.*s", (int)MIN(n, (size_t)NAME_BYTES_MAX), map->v[i]);
-		const struct config_dev *d = config_dev_find(devs, id);
-		ENSURE(map->v[i][n] == '=' && d != NULL && d->kind == CONFIG_DISK, ERR_USAGE,
-		       "--disk-map: '%.40s': the VM has no such disk; give ID=PATH", map->v[i]);
-	}
-	return NULL;
 }
 
 /*
@@ -159,20 +102,16 @@ static struct err *open_one(const struct config_dev *d, const char *path, struct
 struct err *disks_open(const struct config_devs *devs, const struct opt_list *map,
 		       bool accept_changed, struct host_ends *ret)
 {
-	TRY(check_map(devs, map));
+	TRY(devspec_check_map("--disk-map", CONFIG_DISK, devs, map));
 	for (unsigned i = 0; i < devs->n; i++) {
 		const struct config_dev *d = &devs->d[i];
 		if (d->kind != CONFIG_DISK) {
 			continue;
 		}
-		const char *path = mapped(map, d->id);
-		struct host_end *end = &ret->e[ret->n];
-		*end = (struct host_end){
-			.fd = FD_NONE,
-			.mapped = path != NULL,
-			.accept_changed = accept_changed,
-		};
-		snprintf(end->id, sizeof(end->id), "%s", d->id);
+		const char *path = devspec_mapped(map, d->id);
+		struct host_end *end = host_end_next(ret, d->id);
+		end->mapped = path != NULL;
+		end->accept_changed = accept_changed;
 		TRY(open_one(d, path != NULL ? path : d->path, &end->fd));
 		ret->n++;
 	}

@@ -29,6 +29,7 @@
 #include "tools/console.h"
 #include "tools/detach.h"
 #include "tools/disks.h"
+#include "tools/nets.h"
 #include "tools/out.h"
 
 enum {
@@ -362,6 +363,7 @@ static struct err *run_claimed(struct session_vm *s, const char *run_dir, struct
 	if (s->v->lazy) {
 		TRY(open_uffd(s));
 	}
+	TRY(nets_open(&s->v->config.devs, &s->v->net_map, s->v->image != NULL, &s->v->ends));
 	TRY(enter_jail(s, run_dir));
 	return serve(s, listen, con, tell);
 }
@@ -442,7 +444,7 @@ static struct err *tell_started(const struct vmm *v, const char *text)
 
 static struct err *run_detached(struct vmm *v, struct console *con, int *ret_status)
 {
-	const int keep[] = {
+	int keep[6 + VMM_NET_FDS] = {
 		v->kernel.n,
 		v->initrd.n,
 		con[PORT_SERIAL].file.n,
@@ -450,10 +452,11 @@ static struct err *run_detached(struct vmm *v, struct console *con, int *ret_sta
 		con[PORT_CONSOLE].file.n,
 		con[PORT_CONSOLE].listen.n,
 	};
+	memcpy(keep + 6, v->net_fds, v->nnet_fds * sizeof(keep[0]));
 	bool parent = false;
 	SCOPE(fd_close) struct fd tell = FD_NONE;
 	SCOPE(freep) char *text = NULL;
-	TRY(detach_split(keep, ARRAY_LEN(keep), &parent, &tell, &text));
+	TRY(detach_split(keep, 6 + v->nnet_fds, &parent, &tell, &text));
 	if (parent) {
 		return tell_started(v, text);
 	}

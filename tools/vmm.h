@@ -13,6 +13,8 @@
 #include "snapshot/snapshot.h"
 #include "tools/opts.h"
 
+enum { VMM_NET_FDS = 8 };
+
 struct vmm {
 	/* From the command line; borrowed texts, NULL: not given. */
 	const char *serial;  /* file:PATH, unix:PATH, stdio, null */
@@ -37,8 +39,11 @@ struct vmm {
 	struct store *store;
 	struct snap_image *image; /* restore */
 	struct opt_list disk_map; /* restore: id=PATH */
-	bool accept_disks;        /* restore: disks that are not as the snapshot left them */
-	struct host_ends ends;    /* opened by vmm_run */
+	struct opt_list net_map;  /* restore: id=WHERE */
+	int net_fds[VMM_NET_FDS]; /* descriptors for network devices, kept over --detach */
+	size_t nnet_fds;
+	bool accept_disks;     /* restore: disks that are not as the snapshot left them */
+	struct host_ends ends; /* opened by vmm_run */
 	bool lazy;    /* restore: memory comes while the guest runs, if the host can do it */
 	bool no_fill; /* restore: and only what is touched */
 	enum clock_policy clock;

@@ -9,10 +9,12 @@
 #define fail_msg(...) BUG_ON(true)
 
 #include <fcntl.h>
+#include <sys/socket.h>
 
 #include "core/base/log.h"
 #include "devices/serial_link.h"
 #include "devices/virtio_console.h"
+#include "devices/virtio_net.h"
 #include "devices/virtio_rng.h"
 #include "tests/fuzz/fuzz.h"
 #include "tests/lib/fake_driver.h"
@@ -23,7 +25,7 @@ enum {
 };
 
 /* The first byte of an input; the order is that of config_kind. */
-enum kind { KIND_RNG, KIND_CONSOLE, KINDS };
+enum kind { KIND_RNG, KIND_CONSOLE, KIND_BALLOON, KIND_DISK, KIND_NET, KINDS };
 
 /* A host end that always has input and takes all output. */
 static struct serial_link *make_link(void)
@@ -40,16 +42,60 @@ static struct serial_link *make_link(void)
 	return l;
 }
 
-static struct err *make_device(unsigned kind, struct fake_driver *d, struct serial_link *link,
-			       struct pci_dev **ret)
+/* What a network device is tied to: the test's end, and its own. */
+struct wire {
+	struct fd ours, its;
+};
+
+static UNUSED void wire_done(struct wire *w)
 {
-	if (kind % KINDS == KIND_CONSOLE) {
+	fd_close(&w->ours);
+	fd_close(&w->its);
+}
+
+/* The host takes what was sent, and sends a frame as the input says, or goes away. */
+static void feed_wire(const struct wire *w, const uint8_t *op)
+{
+	uint8_t frame[2048];
+	if (w->ours.n < 0) {
+		return;
+	}
+	for (ssize_t n = 1; n > 0;) {
+		n = recv(w->ours.n, frame, sizeof(frame), MSG_DONTWAIT);
+	}
+	memset(frame, op[4], sizeof(frame));
+	memcpy(frame, op + 1, 11); /* as a header it asks for anything */
+	/* A full socket, or none any more, is a state like others. */
+	(void)!send(w->ours.n, frame, 1u << op[5] % 12, MSG_DONTWAIT | MSG_NOSIGNAL);
+	if (op[6] == 0xff) {
+		(void)shutdown(w->ours.n, SHUT_RDWR);
+	}
+}
+
+static struct err *make_net(struct fake_driver *d, struct wire *w, bool header,
+			    struct pci_dev **ret)
+{
+	int ends[2];
+	BUG_ON(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, ends) != 0);
+	w->ours.n = ends[0];
+	w->its.n = ends[1];
+	const struct virtio_net_opts o = { .id = "fuzz", .fd = w->its.n, .header = header };
+	return virtio_net_new(&d->host.host, &o, ret);
+}
+
+static struct err *make_device(const uint8_t *head, struct fake_driver *d, struct serial_link *link,
+			       struct wire *w, struct pci_dev **ret)
+{
+	if (head[0] % KINDS == KIND_CONSOLE) {
 		return virtio_console_new(&d->host.host, "fuzz", link, ret);
+	}
+	if (head[0] % KINDS == KIND_NET) {
+		return make_net(d, w, (head[1] & 4) != 0, ret);
 	}
 	return virtio_rng_new(&d->host.host, "fuzz", ret);
 }
 
-static void run_op(struct fake_driver *d, const uint8_t *op)
+static void run_op(struct fake_driver *d, const struct wire *w, const uint8_t *op)
 {
 	uint64_t v = get_le64(op + 4);
 	unsigned len = 1u << (op[1] & 3);
@@ -84,6 +130,7 @@ static void run_op(struct fake_driver *d, const uint8_t *op)
 		fd_offer(d, op[1] & 3, off & 31, true);
 		break;
 	default:
+		feed_wire(w, op);
 		fake_loop(&d->host);
 		break;
 	}
@@ -108,16 +155,20 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
 	struct fake_driver d;
 	struct pci_dev *dev = NULL;
 	fd_init(&d);
+	SCOPE(wire_done) struct wire wire = { FD_NONE, FD_NONE };
 	SCOPE(serial_link_freep) struct serial_link *link = make_link();
-	ok_(make_device(data[0], &d, link, &dev));
+	ok_(make_device(data, &d, link, &wire, &dev));
 	fd_plug(&d, dev);
 	if ((data[1] & 1) != 0) {
-		fd_start(&d, CONTAINER_OF(dev, struct virtio, pci)->nqueues,
-			 (data[1] & 2) != 0 ? VIRTIO_F_EVENT_IDX | VIRTIO_F_INDIRECT_DESC : 0);
+		const struct virtio *v = CONTAINER_OF(dev, struct virtio, pci);
+		uint64_t ring = VIRTIO_F_EVENT_IDX | VIRTIO_F_INDIRECT_DESC;
+		fd_start(&d, v->nqueues,
+			 ((data[1] & 2) != 0 ? ring : 0) |
+				 ((data[1] & 8) != 0 ? v->offered & ~ring : 0));
 	}
 	unsigned n = 0;
 	for (size_t at = 2; at + OP_BYTES <= len && n < 512; at += OP_BYTES, n++) {
-		run_op(&d, data + at);
+		run_op(&d, &wire, data + at);
 		if (data[at] >= 0xf0) {
 			save_and_load(&d);
 		}

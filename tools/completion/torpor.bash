@@ -61,6 +61,9 @@ _torpor() {
 	--disk-changed)
 		mapfile -t COMPREPLY < <(compgen -W "refuse accept" -- "$cur")
 		return ;;
+	--net)
+		mapfile -t COMPREPLY < <(compgen -W "tap= fd= none" -- "$cur")
+		return ;;
 	--on-term)
 		mapfile -t COMPREPLY < <(compgen -W "checkpoint stop" -- "$cur")
 		return ;;
