@@ -141,7 +141,7 @@ mount -t tmpfs -o size=48M none "$tmp/small" || {
 	say "no tmpfs: a full disk is not tried"
 	finish
 }
-trap 'umount -l "$tmp/small"; cleanup' EXIT
+at_end() { umount -l "$tmp/small"; }
 store=$tmp/small/store
 vm_begin f run --name f --kernel "$guests/bench.pvh" --mem 96M --cmdline "beat=20 pages=512 fill=64 halt=1" \
 	--checkpoint-every 1s --checkpoint-keep all

@@ -18,7 +18,7 @@ mount -t tmpfs -o size=40M none "$tmp/small" || {
 	say "skipped: no tmpfs"
 	exit 77
 }
-trap 'umount -l "$tmp/small"; cleanup' EXIT
+at_end() { umount -l "$tmp/small"; }
 store=$tmp/small/store
 lives() {
 	local from=$(($(wc -l <"$tmp/f.out") + 1))

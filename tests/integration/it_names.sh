@@ -6,7 +6,7 @@ need_kvm
 name=$(printf 'n%.0s' {1..64}) tag=$(printf 't%.0s' {1..64})
 # A short one: with the name the path of the socket has nearly the 107 bytes that are possible.
 XDG_RUNTIME_DIR=$(mktemp -d "${TMPDIR:-/tmp}/tn.XXXX") && export XDG_RUNTIME_DIR
-trap 'rm -rf "$XDG_RUNTIME_DIR"; cleanup' EXIT
+at_end() { rm -rf "$XDG_RUNTIME_DIR"; }
 vm_begin n run --name "$name" --kernel "$guests/bench.pvh" --mem 16M --cmdline "beat=10 pages=4 fill=1 halt=1"
 wait_line "$tmp/n.out" 'beat ' 30 || die "does not run: $(cat "$tmp/n.err")"
 take "$name" --tag "$tag" || die "take: $(cat "$tmp/take.err")"

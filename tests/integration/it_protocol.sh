@@ -44,7 +44,7 @@ settle() { # all requests are done: the VM runs, no take is under way
 	die "the VM does not settle: $(cat "$tmp/settle")"
 }
 # Once over, so that what is made once is there before the count.
-timeout 300 "$lib/ctlstress" "$sock" stress 2 "$seed" >"$tmp/warm" 2>&1 || bad "warm-up: $(grep -v packets "$tmp/warm" | head -n 3)"
+timeout 300 "$lib/ctlstress" "$sock" stress 2 "$seed" >"$tmp/warm" 2>&1 || bad "warm-up: $(grep -av packets "$tmp/warm" | head -n 3)"
 settle
 printf '{"UnregisterMemory":{"region_id":1073741824}}' | "$lib/ctlsend" "$sock" >"$tmp/un" 2>&1
 sleep 0.3

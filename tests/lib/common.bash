@@ -19,8 +19,19 @@ store=$tmp/store
 export XDG_RUNTIME_DIR=$tmp/run
 mkdir -m 0700 "$tmp/run"
 
+# What the VMs said, for whoever has to find out why.
+show_logs() {
+	local f
+	for f in "$tmp"/*.err "$tmp"/run/torpor/*.log "$tmp"/*.out; do
+		[ -s "$f" ] && { say "--- the end of ${f#"$tmp/"}"; tail -n 20 "$f" | cut -c 1-300; }
+	done
+}
 cleanup() {
-	local p
+	local status=$? p
+	[ $status = 0 ] || [ $status = 77 ] || show_logs
+	if declare -F at_end >/dev/null; then # what a test has to undo
+		at_end
+	fi
 	for p in "${pids[@]:-}"; do
 		if [ -n "$p" ] && kill -0 "$p" 2>/dev/null; then
 			kill -KILL "$p" 2>/dev/null
@@ -45,10 +56,6 @@ bad() {
 # An unusable state: the test ends.
 die() {
 	printf 'FAIL: %s\n' "$*"
-	local f
-	for f in "$tmp"/*.err; do
-		[ -s "$f" ] && { say "--- $f"; tail -n 20 "$f"; }
-	done
 	exit 1
 }
 finish() {
