@@ -50,7 +50,9 @@ struct life {
 	struct fsm fsm; /* main loop only */
 	struct config config;
 	char *store_dir;
-	struct store *store; /* opened by the first take; used by one job at a time */
+	struct store *store;    /* opened by the first take; used by one job at a time */
+	bool tidy_due;          /* automatic snapshots were removed; the job's, as store */
+	uint64_t tidy_after_ns; /* CLOCK_MONOTONIC; likewise */
 	struct fd kvm;
 	struct gmem *gmem;
 	struct dirty *dirty; /* which pages the next take has to store */

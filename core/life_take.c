@@ -7,11 +7,14 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "core/base/clock.h"
 #include "core/base/io.h"
 #include "core/base/log.h"
 #include "core/jail.h"
 #include "core/life_internal.h"
 #include "core/vcpu.h"
+
+enum { TIDY_PART = 20 }; /* compacting pauses so many times as long as it lasts */
 
 /* Undoes what job_freeze did, in reverse; nothing for a suspended VM. */
 static void job_thaw(void *self)
@@ -206,6 +209,31 @@ static struct snap_retain automatic_ones(const struct take_job *job)
 }
 
 /*
+ * What removed snapshots leave in the store is brought together when the take is done: a little at
+ * a time, at most a twentieth of the time, and given up when somebody waits for the job's end.
+ */
+static void tidy(struct take_job *job, const struct snap_retain *r)
+{
+	struct life *l = job->life;
+	uint64_t begin = clock_mono_ns();
+	if (!l->tidy_due || begin < l->tidy_after_ns) {
+		return;
+	}
+	uint64_t freed = 0;
+	struct err *e = snap_retain_tidy(l->store, r, &job->cancel, &freed);
+	uint64_t end = clock_mono_ns();
+	l->tidy_after_ns = end + (end - begin) * TIDY_PART;
+	l->tidy_due = e != NULL || freed > 0;
+	if (freed > 0) {
+		LOG_D("the store was compacted by %llu KiB", (unsigned long long)(freed / KIB));
+	}
+	if (e != NULL) {
+		LOG_D("not compacted: %s", err_msg(e));
+		err_drop(e, "the take itself is good, and the next one tries again");
+	}
+}
+
+/*
  * An automatic take on a full disk makes room by the oldest automatic snapshots, one by one, and
  * afterwards removes those that are not to be kept. A snapshot that somebody asked for never goes.
  */
@@ -233,6 +261,8 @@ static struct err *take_with_room(struct take_job *job, const struct snap_vm *vm
 		if (less != NULL) { /* the take itself is good */
 			log_err(err_wrap(less, "removing automatic snapshots"));
 		}
+		job->life->tidy_due = job->life->tidy_due || removed > 0;
+		tidy(job, &r);
 	}
 	return e;
 }

@@ -4,6 +4,11 @@
 
 #include <string.h>
 
+enum {
+	TIDY_DEAD_PERCENT = 20, /* of the bytes of all records */
+	TIDY_BYTES = 16 << 20,  /* moved at a time */
+};
+
 /* The VM's automatic snapshots, oldest first. */
 struct autos {
 	struct family *family;
@@ -72,4 +77,37 @@ struct err *snap_retain_less(struct store *s, const struct snap_retain *r, size_
 		}
 	}
 	return NULL;
+}
+
+static struct err *much_is_dead(struct family *f, bool *ret_much)
+{
+	struct family_stat st;
+	TRY(family_stat(f, &st));
+	*ret_much = st.partly_dead_bytes > st.record_bytes / 100 * TIDY_DEAD_PERCENT;
+	family_stat_done(&st);
+	return NULL;
+}
+
+static struct err *tidy(struct family *f, const bool *cancel, uint64_t *ret_bytes)
+{
+	const struct compact_opts opts = { .max_bytes = TIDY_BYTES, .cancel = cancel };
+	struct compact_result res = { 0 };
+	bool much = false;
+	TRY(much_is_dead(f, &much));
+	if (much) {
+		TRY(family_compact(f, &opts, &res));
+	}
+	*ret_bytes = res.bytes_freed;
+	return NULL;
+}
+
+struct err *snap_retain_tidy(struct store *s, const struct snap_retain *r, const bool *cancel,
+			     uint64_t *ret_bytes)
+{
+	struct family *f = NULL;
+	*ret_bytes = 0;
+	TRY(family_open(s, r->family, false, &f));
+	struct err *e = tidy(f, cancel, ret_bytes);
+	family_close(f);
+	return e;
 }

@@ -21,4 +21,12 @@ MUST_USE struct err *snap_retain(struct store *s, const struct snap_retain *r, s
 MUST_USE struct err *snap_retain_less(struct store *s, const struct snap_retain *r,
 				      size_t *ret_removed);
 
+/*
+ * What removals leave in frames that are still used comes together, a little at a time: if a good part
+ * of the family's bytes is dead pages, some of the frames are compacted. *ret_bytes: freed; 0: there was
+ * nothing to do. ERR_CANCELLED: *cancel (atomic access) was set. For when no take is at work.
+ */
+MUST_USE struct err *snap_retain_tidy(struct store *s, const struct snap_retain *r,
+				      const bool *cancel, uint64_t *ret_bytes);
+
 #endif

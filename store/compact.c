@@ -44,18 +44,31 @@ static struct err *round_bytes(struct family *f, uint64_t *ret_bytes)
 	return NULL;
 }
 
+struct err *compact_cancelled(const struct compact *c)
+{
+	ENSURE(c->opts->cancel == NULL || !__atomic_load_n(c->opts->cancel, __ATOMIC_RELAXED),
+	       ERR_CANCELLED, "the compaction was given up");
+	return NULL;
+}
+
 static struct err *one_round(struct compact *c, struct compact_result *res, bool *ret_more)
 {
 	SCOPE(compact_round_done) struct compact_round r = { .c = c, .f = c->f };
 	uint64_t budget = 0;
 	TRY(round_bytes(c->f, &budget));
+	if (c->opts->max_bytes != 0) {
+		budget = MIN(budget, c->opts->max_bytes);
+	}
+	TRY(compact_cancelled(c));
 	TRY(compact_choose(&r, budget));
 	*ret_more = r.nvictims > 0;
 	if (!*ret_more) {
 		return NULL;
 	}
 	TRY(compact_move(&r));
+	TRY(compact_cancelled(c));
 	TRY(compact_remap(&r));
+	TRY(compact_cancelled(c));
 	TRY(compact_switch(&r));
 	res->rounds++;
 	res->frames_moved += r.nmoved;
@@ -76,6 +89,7 @@ static struct err *rounds(struct compact *c, struct compact_result *res)
 		TRY(one_round(c, res, &more));
 		struct gc_result unused;
 		TRY(family_gc(c->f, &unused));
+		more = more && c->opts->max_bytes == 0;
 	}
 	return NULL;
 }
@@ -98,13 +112,16 @@ struct err *family_compact(struct family *f, const struct compact_opts *opts,
 	};
 	struct compact_result res = { 0 };
 	struct gc_result unused;
-	struct err *e = family_gc(f, &unused);
+	struct err *e = compact_cancelled(&c);
+	if (e == NULL) {
+		e = family_gc(f, &unused);
+	}
 	if (e == NULL) {
 		e = rounds(&c, &res);
 	}
 	idset_done(&c.kept);
 	TRY(e);
-	TRY(family_punch(f, true, &res.bytes_punched));
+	TRY(family_punch(f, opts->max_bytes == 0, &res.bytes_punched));
 	*ret_result = res;
 	return NULL;
 }

@@ -223,6 +223,7 @@ struct err *compact_move(struct compact_round *r)
 	ENSURE(m->pages != NULL, ERR_SYS, "out of memory");
 	TRY(zcodec_new(0, &m->z));
 	for (size_t i = 0; i < r->nvictims; i++) {
+		TRY(compact_cancelled(r->c));
 		TRY(move_victim(m, &r->victim[i]));
 	}
 	TRY(end_group(m));

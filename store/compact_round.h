@@ -21,6 +21,9 @@ struct compact {
 	uint64_t done_bytes;
 };
 
+/* ERR_CANCELLED when who asked wants no more of it: between two steps, and two frames. */
+MUST_USE struct err *compact_cancelled(const struct compact *c);
+
 /* A snapshot that may be switched. */
 struct compact_snap {
 	struct snap_rec rec; /* as it was when the round began; owned */

@@ -159,6 +159,9 @@ MUST_USE struct err *family_punch(struct family *f, bool all, uint64_t *ret_byte
  */
 struct compact_opts {
 	unsigned live_percent; /* frames with less of their bytes in use are moved; 0: the default, 75 */
+	/* One round of at most so many bytes in use, and holes only where they are many; 0: all there is. */
+	uint64_t max_bytes;
+	const bool *cancel; /* ERR_CANCELLED soon after it is set (atomic access); may be NULL */
 	void (*progress)(void *arg, uint64_t done, uint64_t total); /* bytes; may be NULL */
 	void *arg;
 };

@@ -380,6 +380,42 @@ static void one_at_a_time(void **state)
 	OK(family_compact(x->f, &(struct compact_opts){ 0 }, &res));
 }
 
+/* One bounded round per call, until all is done; given up at once, nothing has changed. */
+static void a_little_at_a_time(void **state)
+{
+	struct fixture *x = *state;
+	struct snap_info a;
+	struct snap_info b;
+	struct compact_result res;
+	const bool cancel = true;
+	take_all(x, &a);
+	take_some(x, &a, 3, &b);
+	OK(family_remove(x->f, &a.id, 1));
+	struct family_stat before = stat_now(x);
+	FAILS(ERR_CANCELLED, "given up",
+	      family_compact(x->f, &(struct compact_opts){ .cancel = &cancel }, &res));
+	struct family_stat now = stat_now(x);
+	assert_int_equal(now.frames, before.frames);
+	assert_int_equal(now.record_bytes, before.record_bytes);
+	const bool go_on = false;
+	const struct compact_opts little = {
+		.live_percent = 100,
+		.max_bytes = before.live_bytes / 4,
+		.cancel = &go_on,
+	};
+	unsigned calls = 0;
+	do {
+		OK(family_compact(x->f, &little, &res));
+		assert_true(res.rounds <= 1);
+		assert_true(res.pages_moved <= before.live_pages / 2);
+		check_some(x, &b, 3);
+		calls++;
+	} while (res.rounds > 0 && calls < 100);
+	assert_in_range(calls, 4, 99);
+	assert_int_equal(stat_now(x).dead_pages, 0);
+	clean(x);
+}
+
 struct beside {
 	struct family *f;
 	atomic_bool stop;
@@ -436,6 +472,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(killed_rounds, setup, teardown),
 		cmocka_unit_test_setup_teardown(damage_stays_damage, setup, teardown),
 		cmocka_unit_test_setup_teardown(one_at_a_time, setup, teardown),
+		cmocka_unit_test_setup_teardown(a_little_at_a_time, setup, teardown),
 		cmocka_unit_test_setup_teardown(beside_everything, setup, teardown),
 	};
 	return cmocka_run_group_tests_name("compact", tests, NULL, NULL);
