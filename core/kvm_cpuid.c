@@ -519,34 +519,56 @@ static struct err *available(int kvm, struct cpuid_table *ret)
 	return NULL;
 }
 
-struct err *cpuid_check(int kvm, const struct cpuid_table *want)
+/* Every bit of one word that the guest was shown and this host cannot give. */
+static void check_word(const struct feature_word *w, const struct cpuid_table *want,
+		       const struct cpuid_table *have, const struct findings *f)
 {
-	ENSURE(want->n <= CPUID_MAX, ERR_CORRUPT, "CPUID table of %u entries (at most %u)", want->n,
-	       CPUID_MAX);
-	SCOPE(freep) struct cpuid_table *have = calloc(1, sizeof(*have));
-	ENSURE(have != NULL, ERR_SYS, "CPUID: out of memory");
-	TRY(available(kvm, have));
-	TRY(check_vendor(want, have));
-	for (size_t i = 0; i < ARRAY_LEN(words); i++) {
-		const struct feature_word *w = &words[i];
-		uint32_t lack = value_of(want, w->leaf, w->sub, w->reg) &
-				~value_of(have, w->leaf, w->sub, w->reg) & ~w->dynamic;
-		/* Says "several cores", which is ours to say: topology(). */
-		if (w->leaf == 1 && w->reg == EDX) {
-			lack &= ~BIT(28);
-		}
-		if (lack != 0) {
-			unsigned bit = (unsigned)__builtin_ctz(lack);
-			return ERR(ERR_INCOMPAT,
-				   "the guest uses %s (CPUID 0x%x.%u %s bit %u), which this host "
-				   "lacks: restore it on a host that has it",
-				   feature_name(w, bit), w->leaf, w->sub, reg_names[w->reg], bit);
+	uint32_t lack = value_of(want, w->leaf, w->sub, w->reg) &
+			~value_of(have, w->leaf, w->sub, w->reg) & ~w->dynamic;
+	/* Says "several cores", which is ours to say: topology(). */
+	if (w->leaf == 1 && w->reg == EDX) {
+		lack &= ~BIT(28);
+	}
+	for (unsigned bit = 0; bit < 32; bit++) {
+		if ((lack >> bit & 1) != 0) {
+			finding(f, "cpu",
+				ERR(ERR_INCOMPAT,
+				    "the guest uses %s (CPUID 0x%x.%u %s bit %u), which this host "
+				    "lacks: restore it on a host that has it",
+				    feature_name(w, bit), w->leaf, w->sub, reg_names[w->reg], bit));
 		}
 	}
+}
+
+static struct err *check_width(const struct cpuid_table *want, const struct cpuid_table *have)
+{
 	unsigned want_bits = value_of(want, 0x80000008, 0, EAX) & 0xff;
 	unsigned have_bits = value_of(have, 0x80000008, 0, EAX) & 0xff;
 	ENSURE(want_bits <= have_bits, ERR_INCOMPAT,
 	       "the guest uses %u bits of physical address, this host has %u", want_bits,
 	       have_bits);
 	return NULL;
+}
+
+struct err *cpuid_check_all(int kvm, const struct cpuid_table *want, const struct findings *f)
+{
+	ENSURE(want->n <= CPUID_MAX, ERR_CORRUPT, "CPUID table of %u entries (at most %u)", want->n,
+	       CPUID_MAX);
+	SCOPE(freep) struct cpuid_table *have = calloc(1, sizeof(*have));
+	ENSURE(have != NULL, ERR_SYS, "CPUID: out of memory");
+	TRY(available(kvm, have));
+	finding(f, "cpu", check_vendor(want, have));
+	for (size_t i = 0; i < ARRAY_LEN(words); i++) {
+		check_word(&words[i], want, have, f);
+	}
+	finding(f, "cpu", check_width(want, have));
+	return NULL;
+}
+
+struct err *cpuid_check(int kvm, const struct cpuid_table *want)
+{
+	struct err *first = NULL;
+	struct err *e =
+		cpuid_check_all(kvm, want, &(struct findings){ finding_keep_first, &first });
+	return err_first(e, first);
 }

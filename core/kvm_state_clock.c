@@ -359,7 +359,13 @@ static struct err *clock_commit(void *self)
 	return NULL;
 }
 
+static void clock_probe(void *self, const struct findings *f)
+{
+	finding(f, "clock", clock_commit(self));
+}
+
 const struct snap_part_ops kvm_state_clock_ops = {
 	.fetch = clock_fetch,
 	.commit = clock_commit,
+	.probe = clock_probe,
 };

@@ -185,7 +185,7 @@ struct kvm_state {
 	enum held held;
 	uint64_t held_mono_ns; /* HELD_LIVE: when, on the clock that KVM's PIT counts by */
 	enum clock_policy policy;
-	bool started; /* the guest's time has begun: released once, or loaded */
+	bool started;        /* the guest's time has begun: released once, or loaded */
 	uint64_t stopped_ns; /* guest time that holds took away, since the start */
 	uint64_t lag_ns;
 };
@@ -193,7 +193,9 @@ struct kvm_state {
 /* kvm_state_msr.c: which MSRs there are to save, found once; reading and setting them. */
 MUST_USE struct err *kvm_state_msr_find(struct kvm_state *s);
 MUST_USE struct err *kvm_state_msr_fetch(const struct kvm_state *s, struct vcpu_part *p);
-MUST_USE struct err *kvm_state_msr_commit(const struct kvm_state *s, struct vcpu_part *p);
+/* With findings (else NULL) each MSR that this host does not take is told, and the rest goes on. */
+MUST_USE struct err *kvm_state_msr_commit(const struct kvm_state *s, struct vcpu_part *p,
+					  const struct findings *f);
 MUST_USE struct err *kvm_state_msr_get(const struct kvm_vcpu *v, uint32_t msr, uint64_t *ret);
 MUST_USE struct err *kvm_state_msr_set(const struct kvm_vcpu *v, uint32_t msr, uint64_t value);
 

@@ -268,7 +268,8 @@ static uint8_t *keep_wall_clock(const struct kvm_state *s, const struct kvm_vcpu
 	return NULL;
 }
 
-struct err *kvm_state_msr_commit(const struct kvm_state *s, struct vcpu_part *p)
+struct err *kvm_state_msr_commit(const struct kvm_state *s, struct vcpu_part *p,
+				 const struct findings *f)
 {
 	SCOPE(freep) struct msr_block *b = malloc(sizeof(*b));
 	ENSURE(b != NULL, ERR_SYS, "MSRs: out of memory");
@@ -295,6 +296,9 @@ struct err *kvm_state_msr_commit(const struct kvm_state *s, struct vcpu_part *p)
 		if (done < st->nmsrs) {
 			e = check_refused(p, st->msr_index[done], st->msr_value[done]);
 			done++;
+			if (f != NULL) {
+				finding(f, "msr", err_wrap(MOVE(e), "vCPU %u", p->index));
+			}
 		}
 	}
 	if (at != NULL) {

@@ -50,8 +50,7 @@ _Static_assert(KVM_MAX_XCRS == XCRS_MAX, "KVM has room for 16 XCRs");
 	X(rcx)                                                                                     \
 	X(rdx)                                                                                     \
 	X(rsi)                                                                                     \
-	X(rdi) X(rsp) X(rbp) X(r8) X(r9) X(r10) X(r11) X(r12) X(r13) X(r14) X(r15) X(rip)          \
-		X(rflags)
+	X(rdi) X(rsp) X(rbp) X(r8) X(r9) X(r10) X(r11) X(r12) X(r13) X(r14) X(r15) X(rip) X(rflags)
 #define SEGMENT(X)                                                                                 \
 	X(base)                                                                                    \
 	X(limit) X(selector) X(type) X(present) X(dpl) X(db) X(s) X(l) X(g) X(avl) X(unusable)
@@ -251,16 +250,19 @@ uint64_t kvm_state_xcr0_used(const struct kvm_state *s)
 	return used;
 }
 
-static struct err *commit_cpuid(struct vcpu_part *p)
+/* With findings: all that is lacking is told, and the rest goes on. */
+static struct err *check_cpuid(const struct vcpu_part *p, const struct findings *f)
+{
+	SCOPE(freep) struct cpuid_table *t = malloc(sizeof(*t));
+	ENSURE(t != NULL, ERR_SYS, "CPUID: out of memory");
+	kvm_state_cpuid(p->state, t);
+	int kvm = kvm_vm_kvm(p->all->vm);
+	return f != NULL ? cpuid_check_all(kvm, t, f) : cpuid_check(kvm, t);
+}
+
+static struct err *set_cpuid(struct vcpu_part *p)
 {
 	const struct kvm_vcpu_state *st = p->state;
-	/* All vCPUs show the same features: the first is checked against the host. */
-	if (p->index == 0) {
-		SCOPE(freep) struct cpuid_table *t = malloc(sizeof(*t));
-		ENSURE(t != NULL, ERR_SYS, "CPUID: out of memory");
-		kvm_state_cpuid(st, t);
-		TRY(cpuid_check(kvm_vm_kvm(p->all->vm), t));
-	}
 	SCOPE(freep) struct kvm_cpuid2 *k = cpuid_alloc();
 	ENSURE(k != NULL, ERR_SYS, "CPUID: out of memory");
 	k->nent = st->ncpuid;
@@ -268,6 +270,15 @@ static struct err *commit_cpuid(struct vcpu_part *p)
 		cpuid_entry(&st->cpuid[i], &k->entries[i]);
 	}
 	return VCPU_IOCTL(p, KVM_SET_CPUID2, k);
+}
+
+static struct err *commit_cpuid(struct vcpu_part *p)
+{
+	/* All vCPUs show the same features: the first is checked against the host. */
+	if (p->index == 0) {
+		TRY(check_cpuid(p, NULL));
+	}
+	return set_cpuid(p);
 }
 
 /* -EIO: the host's TSC is unstable, and its rate means nothing. */
@@ -444,14 +455,19 @@ static struct err *commit_debug(struct vcpu_part *p)
 	X(exception_has_error_code, exception.has_error_code)                                      \
 	X(exception_pending, exception.pending)                                                    \
 	X(exception_error_code, exception.error_code)                                              \
-	X(interrupt_injected, interrupt.injected) X(interrupt_nr, interrupt.nr)                    \
-		X(interrupt_soft, interrupt.soft) X(interrupt_shadow, interrupt.shadow) X(         \
-			nmi_injected, nmi.injected) X(nmi_pending, nmi.pending)                    \
-			X(nmi_masked, nmi.masked) X(sipi_vector, sipi_vector) X(smm, smi.smm)      \
-				X(smi_pending, smi.pending) X(smm_inside_nmi, smi.smm_inside_nmi)  \
-					X(latched_init, smi.latched_init)                          \
-						X(exception_has_payload, exception_has_payload)    \
-							X(exception_payload, exception_payload)
+	X(interrupt_injected, interrupt.injected)                                                  \
+	X(interrupt_nr, interrupt.nr)                                                              \
+	X(interrupt_soft, interrupt.soft)                                                          \
+	X(interrupt_shadow, interrupt.shadow)                                                      \
+	X(nmi_injected, nmi.injected)                                                              \
+	X(nmi_pending, nmi.pending)                                                                \
+	X(nmi_masked, nmi.masked)                                                                  \
+	X(sipi_vector, sipi_vector)                                                                \
+	X(smm, smi.smm)                                                                            \
+	X(smi_pending, smi.pending)                                                                \
+	X(smm_inside_nmi, smi.smm_inside_nmi)                                                      \
+	X(latched_init, smi.latched_init)                                                          \
+	X(exception_has_payload, exception_has_payload) X(exception_payload, exception_payload)
 
 static struct err *fetch_events(struct vcpu_part *p)
 {
@@ -523,7 +539,7 @@ static struct err *fetch_msrs(struct vcpu_part *p)
 
 static struct err *commit_msrs(struct vcpu_part *p)
 {
-	return kvm_state_msr_commit(p->all, p);
+	return kvm_state_msr_commit(p->all, p, NULL);
 }
 
 static struct err *run_steps(struct vcpu_part *p, struct err *(*const *steps)(struct vcpu_part *),
@@ -549,16 +565,44 @@ static struct err *vcpu_fetch(void *self)
 	return run_steps(p, steps, ARRAY_LEN(steps));
 }
 
+/* What follows the CPUID, in order. */
+static struct err *(*const commit_steps[])(struct vcpu_part *) = {
+	commit_tsc_khz, commit_sregs, commit_lapic,  commit_xstate,   commit_msrs,
+	commit_regs,    commit_debug, commit_events, commit_mp_state,
+};
+
 static struct err *vcpu_commit(void *self)
 {
-	static struct err *(*const steps[])(struct vcpu_part *) = {
-		commit_cpuid, commit_tsc_khz, commit_sregs, commit_lapic,  commit_xstate,
-		commit_msrs,  commit_regs,    commit_debug, commit_events, commit_mp_state,
-	};
-	return run_steps(self, steps, ARRAY_LEN(steps));
+	struct vcpu_part *p = self;
+	TRY(err_wrap(commit_cpuid(p), "vCPU %u", p->index));
+	return run_steps(p, commit_steps, ARRAY_LEN(commit_steps));
+}
+
+static const char *step_area(struct err *(*step)(struct vcpu_part *))
+{
+	return step == commit_tsc_khz ? "clock" : step == commit_msrs ? "msr" : "cpu";
+}
+
+/* On a vCPU that never runs, KVM itself is asked: each step is tried, whatever the others said. */
+static void vcpu_probe(void *self, const struct findings *f)
+{
+	struct vcpu_part *p = self;
+	if (p->index == 0) {
+		finding(f, "cpu", check_cpuid(p, f));
+	}
+	finding(f, "cpu", err_wrap(set_cpuid(p), "vCPU %u", p->index));
+	for (size_t i = 0; i < ARRAY_LEN(commit_steps); i++) {
+		if (commit_steps[i] == commit_tsc_khz && !p->all->has_tsc_control) {
+			continue; /* snapshot/compat.c tells */
+		}
+		struct err *e = commit_steps[i] == commit_msrs ? kvm_state_msr_commit(p->all, p, f)
+							       : commit_steps[i](p);
+		finding(f, step_area(commit_steps[i]), err_wrap(e, "vCPU %u", p->index));
+	}
 }
 
 const struct snap_part_ops kvm_state_vcpu_ops = {
 	.fetch = vcpu_fetch,
 	.commit = vcpu_commit,
+	.probe = vcpu_probe,
 };

@@ -9,6 +9,7 @@
 
 #include <linux/kvm.h>
 
+#include "core/base/finding.h"
 #include "core/kvm_vm.h"
 
 struct kvm_vcpu;
@@ -29,6 +30,9 @@ MUST_USE struct err *cpuid_make(int kvm, const char *model, unsigned ncpus,
 				struct cpuid_table *ret_table);
 /* ERR_INCOMPAT naming the first feature that `want` shows the guest and this host lacks. */
 MUST_USE struct err *cpuid_check(int kvm, const struct cpuid_table *want);
+/* The same, with everything that is lacking; its own error: it could not find out. */
+MUST_USE struct err *cpuid_check_all(int kvm, const struct cpuid_table *want,
+				     const struct findings *f);
 /* True where the guest sees the host's CPUID whatever KVM_SET_CPUID2 said. */
 bool kvm_is_software(int kvm);
 

@@ -27,11 +27,17 @@ static struct err *set_header(int fd, short flags, struct host_end *end)
 	return NULL;
 }
 
-struct err *net_end_tap(const char *name, struct host_end *end)
+struct err *net_end_there(const char *name)
 {
 	ENSURE(if_nametoindex(name) != 0, ERR_NOTFOUND,
 	       "there is no interface '%s': 'ip tuntap add %s mode tap user %d' makes one", name,
 	       name, (int)getuid());
+	return NULL;
+}
+
+struct err *net_end_tap(const char *name, struct host_end *end)
+{
+	TRY(net_end_there(name));
 	SCOPE(fd_close) struct fd fd = FD_NONE;
 	TRY(io_open("/dev/net/tun", O_RDWR | O_NONBLOCK, 0, &fd));
 	struct ifreq r = { .ifr_flags = IFF_TAP | IFF_NO_PI | IFF_VNET_HDR };
@@ -44,6 +50,14 @@ struct err *net_end_tap(const char *name, struct host_end *end)
 	}
 	TRY(err_wrap(set_header(fd.n, r.ifr_flags, end), "tap '%s'", name));
 	end->fd = fd_move(&fd);
+	return NULL;
+}
+
+struct err *net_end_fd_look(int n, struct host_end *end)
+{
+	struct ifreq r = { 0 };
+	ENSURE(fcntl(n, F_GETFD) >= 0, ERR_USAGE, "descriptor %d is not open", n);
+	end->header = ioctl(n, TUNGETIFF, &r) == 0 && (r.ifr_flags & IFF_VNET_HDR) != 0;
 	return NULL;
 }
 

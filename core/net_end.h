@@ -8,9 +8,13 @@
 
 #include "core/host_end.h"
 
+/* Is there an interface of that name? ERR_NOTFOUND. */
+MUST_USE struct err *net_end_there(const char *name);
 /* The tap of that name, which exists: fills in end->fd and end->header. */
 MUST_USE struct err *net_end_tap(const char *name, struct host_end *end);
 /* An open descriptor, owned by end from now on: a tap, or a socket that keeps messages apart. */
 MUST_USE struct err *net_end_fd(int n, struct host_end *end);
+/* Has it a header, at first sight? Changes nothing, and leaves end->fd alone. */
+MUST_USE struct err *net_end_fd_look(int n, struct host_end *end);
 
 #endif

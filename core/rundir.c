@@ -31,8 +31,8 @@ enum {
 #define LOCK_SUFFIX ".lock"
 #define SOCKET_SUFFIX ".sock"
 
-/* The run folder's name; touches nothing, so that it can be asked for inside the jail too. */
-static struct err *folder_name(char *ret_path, size_t len)
+/* Also asked for inside the jail. */
+struct err *rundir_name(char *ret_path, size_t len)
 {
 	const char *xdg = getenv("XDG_RUNTIME_DIR");
 	int n;
@@ -55,7 +55,7 @@ static struct err *folder_name(char *ret_path, size_t len)
 struct err *rundir_path(char *ret_path, size_t len)
 {
 	char path[PATH_BYTES];
-	TRY(folder_name(path, sizeof(path)));
+	TRY(rundir_name(path, sizeof(path)));
 	size_t n = strlen(path);
 	ENSURE(n < len, ERR_USAGE, "run folder: path of %zu bytes is too long", n);
 	TRY(err_wrap(io_mkdirs(path), "run folder"));
@@ -399,7 +399,7 @@ void rundir_unlink(const char *name, const char *socket_path)
 	if (socket_path != NULL) {
 		(void)unlink(socket_path);
 	}
-	struct err *e = folder_name(dir, sizeof(dir));
+	struct err *e = rundir_name(dir, sizeof(dir));
 	if (e == NULL) {
 		snprintf(path, sizeof(path), "%s/%.64s" LOCK_SUFFIX, dir, name);
 		(void)unlink(path);

@@ -10,6 +10,8 @@
 
 #include "core/base/err.h"
 
+/* Its name; touches nothing, it may not be there. */
+MUST_USE struct err *rundir_name(char *ret_path, size_t len);
 /* Makes the folder (0700) if needed. */
 MUST_USE struct err *rundir_path(char *ret_path, size_t len);
 /* Claims a VM name: ERR_NOT_NOW "already running (pid N)" if another process has it. The lock file

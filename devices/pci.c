@@ -313,7 +313,7 @@ void pci_fetch(struct pci_dev *p, struct pci_state *ret)
 	*ret = p->live;
 }
 
-struct err *pci_commit(struct pci_dev *p, const struct pci_state *from)
+struct err *pci_match(const struct pci_dev *p, const struct pci_state *from)
 {
 	ENSURE(from->nvectors == p->live.nvectors, ERR_INCOMPAT,
 	       "PCI slot %u: saved with %u MSI-X vectors, this device has %u", p->slot,
@@ -328,6 +328,12 @@ struct err *pci_commit(struct pci_dev *p, const struct pci_state *from)
 		       "another device was saved",
 		       p->slot, i, from->config[i], p->live.config[i]);
 	}
+	return NULL;
+}
+
+struct err *pci_commit(struct pci_dev *p, const struct pci_state *from)
+{
+	TRY(pci_match(p, from));
 	p->live = *from;
 	/* The interrupt controller's own record has the line; the bridge learns who holds it. */
 	if (p->bus != NULL) {

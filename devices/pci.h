@@ -3,10 +3,10 @@
  * PCI: the host bridge with its one bus, and what every device on that bus shares: configuration
  * space with capabilities, one or more memory BARs that the guest may move, INTA and MSI-X.
  *
- * A device on the bus embeds struct pci_dev as its first member (which embeds struct device), says in
- * its pci_ops what its BARs do, and keeps struct pci_state in its own saved record. Its slot (device
- * number) comes from the configuration and never changes, so that a guest finds it again after a
- * restore. Function 0 only.
+ * A device on the bus embeds struct pci_dev as its first member (which embeds struct device), says
+ * in its pci_ops what its BARs do, and keeps struct pci_state in its own saved record. Its slot
+ * (device number) comes from the configuration and never changes, so that a guest finds it again
+ * after a restore. Function 0 only.
  *
  * Threads: configuration space and BARs are accessed by vCPU threads. pci_dev.lock (RANK_DEVICE)
  * guards all of a device, the host bridge's own lock (RANK_BUS) the decoding table and the shared
@@ -89,10 +89,11 @@ struct pci_ops {
 			 uint64_t *data);
 	void (*bar_write)(struct pci_dev *p, unsigned bar, uint64_t off, unsigned len,
 			  uint64_t data);
-	/* After a write that changed the command register or a BAR. With p->lock held. May be NULL. */
+	/* After a write that changed the command register or a BAR. With p->lock held. May be NULL.
+	 */
 	void (*moved)(struct pci_dev *p);
-	/* Before a read of, and after a write to, configuration bytes [off, off + len) that lie in a
-	 * capability with side effects. With p->lock held. May be NULL. */
+	/* Before a read of, and after a write to, configuration bytes [off, off + len) that lie in
+	 * a capability with side effects. With p->lock held. May be NULL. */
 	void (*config_before_read)(struct pci_dev *p, unsigned off, unsigned len);
 	void (*config_after_write)(struct pci_dev *p, unsigned off, unsigned len);
 };
@@ -148,6 +149,8 @@ uint64_t pci_bar_gpa(const struct pci_dev *p, unsigned bar);
 
 /* For the device's part operations. commit refuses (ERR_INCOMPAT) what another device saved. */
 void pci_fetch(struct pci_dev *p, struct pci_state *ret);
+/* Can this device take that state? ERR_INCOMPAT; nothing changes. */
+MUST_USE struct err *pci_match(const struct pci_dev *p, const struct pci_state *from);
 MUST_USE struct err *pci_commit(struct pci_dev *p, const struct pci_state *from);
 
 /* ---- the host bridge ---- */
@@ -156,7 +159,8 @@ struct pci_window {
 	uint64_t base;
 	uint64_t len;
 };
-/* The 64-bit window of a machine whose RAM ends at ram_end; the same for ever, as guests keep it. */
+/* The 64-bit window of a machine whose RAM ends at ram_end; the same for ever, as guests keep it.
+ */
 struct pci_window pci_win64(uint64_t ram_end);
 
 struct pci_host_state {

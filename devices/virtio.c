@@ -337,7 +337,7 @@ void virtio_fetch(struct virtio *v, struct virtio_state *ret)
 	}
 }
 
-struct err *virtio_commit(struct virtio *v, const struct virtio_state *from)
+struct err *virtio_match(const struct virtio *v, const struct virtio_state *from)
 {
 	ENSURE(from->nqueues == v->nqueues, ERR_INCOMPAT,
 	       "%s: saved with %u queues, this device has %u", v->id, from->nqueues, v->nqueues);
@@ -345,6 +345,12 @@ struct err *virtio_commit(struct virtio *v, const struct virtio_state *from)
 	ENSURE(!agreed || (from->features & ~v->offered) == 0, ERR_INCOMPAT,
 	       "%s: the guest uses features 0x%llx that this version does not offer", v->id,
 	       (unsigned long long)(from->features & ~v->offered));
+	return pci_match(&v->pci, &from->pci);
+}
+
+struct err *virtio_commit(struct virtio *v, const struct virtio_state *from)
+{
+	TRY(virtio_match(v, from));
 	TRY(pci_commit(&v->pci, &from->pci));
 	v->live = *from;
 	for (unsigned i = 0; i < v->nqueues; i++) {

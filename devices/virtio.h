@@ -7,10 +7,10 @@
  * has struct virtio_state as a sub-record (FIELD_SUB with virtio_desc), filled by virtio_fetch and
  * loaded by virtio_commit.
  *
- * Work: a guest's kick lands in an eventfd (by a doorbell without leaving the guest, or by an exit),
- * and the main loop then calls ops->work, which serves all queues. So guest memory is never touched
- * on a vCPU thread. A device with a thread of its own sets `own_thread`, watches virtio_kick_fd
- * itself and stops in dev_ops.gate.
+ * Work: a guest's kick lands in an eventfd (by a doorbell without leaving the guest, or by an
+ * exit), and the main loop then calls ops->work, which serves all queues. So guest memory is never
+ * touched on a vCPU thread. A device with a thread of its own sets `own_thread`, watches
+ * virtio_kick_fd itself and stops in dev_ops.gate.
  *
  * No kick is lost over a park or a restore: every queue is looked at again when the gate opens and
  * after a load, so that the eventfd's count is no state.
@@ -53,8 +53,8 @@ struct virtio;
 /* The part of a device's saved state that belongs to the transport. */
 struct virtio_state {
 	struct pci_state pci;
-	uint64_t features;       /* what the driver chose */
-	uint32_t device_select;  /* which half of the features it looks at */
+	uint64_t features;      /* what the driver chose */
+	uint32_t device_select; /* which half of the features it looks at */
 	uint32_t driver_select;
 	uint16_t queue_select;
 	uint16_t config_vector;
@@ -89,32 +89,32 @@ struct virtio_ops {
 struct virtio {
 	struct pci_dev pci; /* first: struct device lies at its start */
 	const struct virtio_ops *ops;
-	const char *id;       /* name for messages, borrowed; const */
-	uint64_t offered;     /* features; const after init */
-	unsigned nqueues;     /* const after init */
-	uint16_t queue_size;  /* largest; const after init */
-	bool own_thread;      /* const after init */
+	const char *id;                    /* name for messages, borrowed; const */
+	uint64_t offered;                  /* features; const after init */
+	unsigned nqueues;                  /* const after init */
+	uint16_t queue_size;               /* largest; const after init */
+	bool own_thread;                   /* const after init */
 	uint8_t config[VIRTIO_CONFIG_MAX]; /* [lock] device configuration */
 	uint8_t config_writable[VIRTIO_CONFIG_MAX];
 	unsigned config_bytes;
-	struct fd kick;  /* eventfd */
-	struct fd poll;  /* epoll set: kick and the device's own descriptors */
-	uint64_t doorbells_at; /* [lock] BAR address that doorbells are set for, 0: none */
+	struct fd kick;         /* eventfd */
+	struct fd poll;         /* epoll set: kick and the device's own descriptors */
+	uint64_t doorbells_at;  /* [lock] BAR address that doorbells are set for, 0: none */
 	uint32_t doorbells_set; /* [lock] bit per queue */
 	unsigned pci_cap; /* offset of the configuration access capability; const after init */
 	/* [lock] the rest of the live state; the queues' is in q, PCI's in pci.live */
 	struct virtio_state live;
 	struct virtq q[VIRTIO_QUEUES_MAX];
 	unsigned complaints; /* how often the log was told that the driver misbehaves */
-	unsigned budget; /* chains that this turn may still take */
+	unsigned budget;     /* chains that this turn may still take */
 };
 
 struct virtio_opts {
 	const struct virtio_ops *ops;
 	const struct dev_ops *dev_ops; /* virtio_on_fd as on_fd, unless own_thread */
 	const char *id;
-	uint16_t type; /* VIRTIO_ID_... */
-	uint32_t class; /* PCI class, 24 bits */
+	uint16_t type;     /* VIRTIO_ID_... */
+	uint32_t class;    /* PCI class, 24 bits */
 	uint64_t features; /* besides those of the transport */
 	unsigned nqueues;
 	uint16_t queue_size;
@@ -161,6 +161,8 @@ void virtio_config_changed(struct virtio *v);
 void virtio_kick(struct virtio *v);
 
 void virtio_fetch(struct virtio *v, struct virtio_state *ret);
+/* Can this device take that state? ERR_INCOMPAT; nothing changes. */
+MUST_USE struct err *virtio_match(const struct virtio *v, const struct virtio_state *from);
 MUST_USE struct err *virtio_commit(struct virtio *v, const struct virtio_state *from);
 
 #endif

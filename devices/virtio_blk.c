@@ -216,7 +216,7 @@ static struct err *look(const struct virtio_blk *b, struct virtio_blk_seen *ret)
  */
 static struct err *check_same(const struct virtio_blk *b, const struct virtio_blk_state *saved)
 {
-	struct virtio_blk_seen now;
+	struct virtio_blk_seen now = { 0 };
 	TRY(look(b, &now));
 	const struct virtio_blk_seen *then = &saved->seen;
 	ENSURE(saved->read_only == b->read_only, ERR_INCOMPAT, "disk '%s': saved as %s", b->v.id,
@@ -274,6 +274,14 @@ static struct err *blk_commit(void *self)
 	return virtio_commit(&b->v, &b->saved.virtio);
 }
 
+static void blk_probe(void *self, const struct findings *f)
+{
+	struct virtio_blk *b = self;
+	LOCK_SCOPE(&b->v.pci.lock);
+	finding(f, "disk", check_same(b, &b->saved));
+	finding(f, "device", virtio_match(&b->v, &b->saved.virtio));
+}
+
 static const struct state_field seen_fields[] = {
 	FIELD(struct virtio_blk_seen, 1, dev),       FIELD(struct virtio_blk_seen, 2, ino),
 	FIELD(struct virtio_blk_seen, 3, len_bytes), FIELD(struct virtio_blk_seen, 4, mtime_ns),
@@ -309,6 +317,7 @@ static const struct snap_part_ops blk_part_ops = {
 	.park = blk_park,
 	.fetch = blk_fetch,
 	.commit = blk_commit,
+	.probe = blk_probe,
 };
 
 /* ---- another size ---- */

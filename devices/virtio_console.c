@@ -252,6 +252,13 @@ static struct err *console_commit(void *self)
 	return virtio_commit(&c->v, &c->saved.virtio);
 }
 
+static void console_probe(void *self, const struct findings *f)
+{
+	struct virtio_console *c = self;
+	LOCK_SCOPE(&c->v.pci.lock);
+	finding(f, "device", virtio_match(&c->v, &c->saved.virtio));
+}
+
 static const struct state_field console_fields[] = {
 	FIELD_SUB(struct virtio_console_state, 1, virtio, &virtio_desc),
 	FIELD(struct virtio_console_state, 2, sent),
@@ -274,6 +281,7 @@ static const struct snap_part_ops console_part_ops = {
 	.unpark = console_unpark,
 	.fetch = console_fetch,
 	.commit = console_commit,
+	.probe = console_probe,
 };
 
 static const struct virtio_ops console_ops = {

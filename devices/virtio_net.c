@@ -474,16 +474,30 @@ static struct err *net_fetch(void *self)
 	return NULL;
 }
 
-static struct err *net_commit(void *self)
+static struct err *check_offloads(const struct virtio_net *n)
 {
-	struct virtio_net *n = self;
-	LOCK_SCOPE(&n->v.pci.lock);
 	uint64_t lacking = n->saved.virtio.features & F_OFFLOADS & ~n->v.offered;
 	ENSURE(lacking == 0 || (n->saved.virtio.status & VIRTIO_STATUS_FEATURES_OK) == 0,
 	       ERR_INCOMPAT,
 	       "network device '%s': the guest uses offloads (0x%llx) that only a tap has: give it "
 	       "one by --net-map %s=tap=NAME",
 	       n->v.id, (unsigned long long)lacking, n->v.id);
+	return NULL;
+}
+
+static void net_probe(void *self, const struct findings *f)
+{
+	struct virtio_net *n = self;
+	LOCK_SCOPE(&n->v.pci.lock);
+	struct err *e = check_offloads(n);
+	finding(f, "net", e != NULL ? e : virtio_match(&n->v, &n->saved.virtio));
+}
+
+static struct err *net_commit(void *self)
+{
+	struct virtio_net *n = self;
+	LOCK_SCOPE(&n->v.pci.lock);
+	TRY(check_offloads(n));
 	n->announce_due = true;
 	n->held = 0;
 	return virtio_commit(&n->v, &n->saved.virtio);
@@ -505,6 +519,7 @@ const struct state_desc virtio_net_desc = {
 static const struct snap_part_ops net_part_ops = {
 	.fetch = net_fetch,
 	.commit = net_commit,
+	.probe = net_probe,
 };
 
 /* ---- building ---- */

@@ -75,6 +75,13 @@ static struct err *rng_commit(void *self)
 	return virtio_commit(&r->v, &r->saved.virtio);
 }
 
+static void rng_probe(void *self, const struct findings *f)
+{
+	struct virtio_rng *r = self;
+	LOCK_SCOPE(&r->v.pci.lock);
+	finding(f, "device", virtio_match(&r->v, &r->saved.virtio));
+}
+
 static const struct state_field rng_fields[] = {
 	FIELD_SUB(struct virtio_rng_state, 1, virtio, &virtio_desc),
 };
@@ -91,6 +98,7 @@ const struct state_desc virtio_rng_desc = {
 static const struct snap_part_ops rng_part_ops = {
 	.fetch = rng_fetch,
 	.commit = rng_commit,
+	.probe = rng_probe,
 };
 
 static const struct virtio_ops rng_ops = {

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Can a snapshot run on this host? Called by core before it builds a VM for it.
+ * Can a snapshot run on this host? Called by core before it builds a VM for it, and by the check
+ * before a restore, which wants to hear of everything.
  *
  * Refused is what the snapshot uses and the host lacks, never a name: kernel release and CPU model
  * are for people to read. Versions are checked where records are decoded; CPUID bits and MSRs where
@@ -21,19 +22,21 @@ static const char *const xcr0_names[] = {
 	[9] = "PKRU",       [17] = "AMX config",   [18] = "AMX tiles",
 };
 
-static struct err *check_xcr0(const struct manifest_host *was, const struct snap_host *here)
+static void check_xcr0(const struct manifest_host *was, const struct snap_host *here,
+		       const struct findings *f)
 {
 	uint64_t missing = was->xcr0_used & ~here->xcr0_mask;
-	if (missing == 0) {
-		return NULL;
+	for (unsigned bit = 0; bit < 64; bit++) {
+		if ((missing >> bit & 1) == 0) {
+			continue;
+		}
+		const char *name = bit < ARRAY_LEN(xcr0_names) ? xcr0_names[bit] : NULL;
+		finding(f, "cpu",
+			ERR(ERR_INCOMPAT,
+			    "the snapshot uses processor state that this host lacks: XSAVE "
+			    "component %u (%s), mask 0x%llx; restore it on a host that has it",
+			    bit, name != NULL ? name : "unnamed", (unsigned long long)missing));
 	}
-	unsigned bit = (unsigned)__builtin_ctzll(missing);
-	const char *name = bit < ARRAY_LEN(xcr0_names) && xcr0_names[bit] != NULL ? xcr0_names[bit]
-										  : "unnamed";
-	return ERR(ERR_INCOMPAT,
-		   "the snapshot uses processor state that this host lacks: XSAVE component %u "
-		   "(%s), mask 0x%llx; restore it on a host that has it",
-		   bit, name, (unsigned long long)missing);
 }
 
 static struct err *check_tsc(const struct manifest_host *was, const struct snap_host *here)
@@ -51,8 +54,16 @@ static struct err *check_tsc(const struct manifest_host *was, const struct snap_
 	return NULL;
 }
 
+void snap_image_compat_all(const struct snap_image *img, const struct snap_host *here,
+			   const struct findings *f)
+{
+	check_xcr0(&img->manifest->host, here, f);
+	finding(f, "clock", check_tsc(&img->manifest->host, here));
+}
+
 struct err *snap_image_compat(const struct snap_image *img, const struct snap_host *here)
 {
-	TRY(check_xcr0(&img->manifest->host, here));
-	return check_tsc(&img->manifest->host, here);
+	struct err *first = NULL;
+	snap_image_compat_all(img, here, &(struct findings){ finding_keep_first, &first });
+	return first;
 }

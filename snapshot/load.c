@@ -174,32 +174,52 @@ static void sides_done(struct sides *s)
 	free(s->state);
 }
 
+/* Each part of the VM is there once, and in the snapshot. */
+static struct err *match_part(const struct manifest *m, struct snap_part *const *parts, size_t i)
+{
+	for (size_t k = 0; k < i; k++) {
+		ENSURE(strcmp(parts[i]->name, parts[k]->name) != 0 ||
+			       parts[i]->instance != parts[k]->instance,
+		       ERR_USAGE, "part %s/%u is twice in the VM", parts[i]->name,
+		       parts[i]->instance);
+	}
+	ENSURE(manifest_find_part(m, parts[i]->name, parts[i]->instance) >= 0, ERR_CORRUPT,
+	       "part %s/%u of the VM is missing in the snapshot", parts[i]->name,
+	       parts[i]->instance);
+	return NULL;
+}
+
+static struct err *match_saved(const struct manifest_part *p, struct snap_part *const *parts,
+			       size_t nparts)
+{
+	bool known = false;
+	for (size_t k = 0; k < nparts && !known; k++) {
+		known = parts[k]->instance == p->instance &&
+			strcmp(parts[k]->name, (const char *)p->name) == 0;
+	}
+	ENSURE(known, ERR_CORRUPT, "the snapshot has part %s/%u, which the VM has not",
+	       (const char *)p->name, p->instance);
+	return NULL;
+}
+
 /* The VM's parts and the snapshot's are the same set. */
+static void match_all(const struct manifest *m, struct snap_part *const *parts, size_t nparts,
+		      const struct findings *f)
+{
+	for (size_t i = 0; i < nparts; i++) {
+		finding(f, "device", match_part(m, parts, i));
+	}
+	for (uint32_t i = 0; i < m->nparts; i++) {
+		finding(f, "device", match_saved(&m->parts[i], parts, nparts));
+	}
+}
+
 static struct err *match_parts(const struct manifest *m, struct snap_part *const *parts,
 			       size_t nparts)
 {
-	for (size_t i = 0; i < nparts; i++) {
-		for (size_t k = 0; k < i; k++) {
-			ENSURE(strcmp(parts[i]->name, parts[k]->name) != 0 ||
-				       parts[i]->instance != parts[k]->instance,
-			       ERR_USAGE, "part %s/%u is twice in the VM", parts[i]->name,
-			       parts[i]->instance);
-		}
-		ENSURE(manifest_find_part(m, parts[i]->name, parts[i]->instance) >= 0, ERR_CORRUPT,
-		       "part %s/%u of the VM is missing in the snapshot", parts[i]->name,
-		       parts[i]->instance);
-	}
-	for (uint32_t i = 0; i < m->nparts; i++) {
-		const struct manifest_part *p = &m->parts[i];
-		bool known = false;
-		for (size_t k = 0; k < nparts && !known; k++) {
-			known = parts[k]->instance == p->instance &&
-				strcmp(parts[k]->name, (const char *)p->name) == 0;
-		}
-		ENSURE(known, ERR_CORRUPT, "the snapshot has part %s/%u, which the VM has not",
-		       (const char *)p->name, p->instance);
-	}
-	return NULL;
+	struct err *first = NULL;
+	match_all(m, parts, nparts, &(struct findings){ finding_keep_first, &first });
+	return first;
 }
 
 static struct err *decode_part(struct snap_image *img, const struct snap_part *p, void *side)
@@ -270,4 +290,35 @@ struct err *snap_image_load(struct snap_image *img, struct gmem *gmem,
 {
 	return err_wrap(load(img, gmem, parts, nparts, opts), "snapshot %llu of %s",
 			(unsigned long long)img->ref.snap.number, img->ref.vm.name);
+}
+
+/* ---- asking first ---- */
+
+static void probe_part(struct snap_image *img, struct snap_part *p, const struct findings *f)
+{
+	if (manifest_find_part(img->manifest, p->name, p->instance) < 0) {
+		return; /* told by match_all */
+	}
+	SCOPE(freep) void *side = calloc(1, p->desc->size);
+	struct err *e = side != NULL ? decode_part(img, p, side) : ERR(ERR_SYS, "out of memory");
+	if (e != NULL) {
+		finding(f, "state", e);
+		return;
+	}
+	if (p->ops->probe != NULL) {
+		memcpy(p->state, side, p->desc->size);
+		p->ops->probe(p->self, f);
+	}
+}
+
+void snap_image_probe(struct snap_image *img, struct gmem *gmem, struct snap_part *const *parts,
+		      size_t nparts, const struct findings *f)
+{
+	SCOPE(freep) struct snap_part **order = NULL;
+	match_all(img->manifest, parts, nparts, f);
+	finding(f, "memory", manifest_match_regions(img->manifest, gmem));
+	finding(f, "state", quiesce_sort(parts, nparts, true, &order));
+	for (size_t i = 0; order != NULL && i < nparts; i++) {
+		probe_part(img, order[i], f);
+	}
 }

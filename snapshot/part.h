@@ -11,12 +11,13 @@
 #ifndef TORPOR_SNAPSHOT_PART_H
 #define TORPOR_SNAPSHOT_PART_H
 
+#include "core/base/finding.h"
 #include "snapshot/desc.h"
 
 struct snap_part_ops {
 	/*
-	 * From return until unpark the part changes neither its state nor guest memory and raises no
-	 * interrupt. May be NULL. A part whose park failed is not unparked.
+	 * From return until unpark the part changes neither its state nor guest memory and raises
+	 * no interrupt. May be NULL. A part whose park failed is not unparked.
 	 */
 	struct err *(*park)(void *self);
 	void (*unpark)(void *self);
@@ -24,6 +25,12 @@ struct snap_part_ops {
 	struct err *(*fetch)(void *self);
 	/* Makes the live thing what *state says. Touches no other part. Never NULL. */
 	struct err *(*commit)(void *self);
+	/*
+	 * Reports what commit would refuse on this host, all of it, for a VM that never runs. May
+	 * use up *state and what KVM has of the part; moves nothing on the host and asks no storage
+	 * for anything. NULL: commit takes all that decodes.
+	 */
+	void (*probe)(void *self, const struct findings *f);
 };
 
 struct snap_part {

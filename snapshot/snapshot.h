@@ -12,6 +12,7 @@
 #ifndef TORPOR_SNAPSHOT_SNAPSHOT_H
 #define TORPOR_SNAPSHOT_SNAPSHOT_H
 
+#include "core/base/finding.h"
 #include "core/gmem.h"
 #include "snapshot/page_source.h"
 #include "snapshot/part.h"
@@ -31,20 +32,21 @@ struct snap_file {
 	int fd; /* borrowed; -1 if kept comes from the store */
 	uint64_t len_bytes;
 	/*
-	 * or shared with the snapshot that it was restored from (same family): borrowed, NULL if none.
-	 * While the image lives its snapshot's maps do, also after somebody removed the snapshot.
+	 * or shared with the snapshot that it was restored from (same family): borrowed, NULL if
+	 * none. While the image lives its snapshot's maps do, also after somebody removed the
+	 * snapshot.
 	 */
 	const struct snap_image *image;
 };
 
 /* Facts about the host that a restore compares (what the snapshot uses against what is there). */
 struct snap_host {
-	char kernel[65];       /* uname release, informative */
-	char cpu_model[49];    /* informative: never a reason to refuse */
-	uint32_t tsc_khz;      /* guest TSC frequency at the take */
-	bool tsc_scaling;      /* host can give a guest another frequency */
-	bool software_kvm;     /* CPUID of the host shows through */
-	uint64_t xcr0_mask;    /* XSAVE components that the host supports */
+	char kernel[65];    /* uname release, informative */
+	char cpu_model[49]; /* informative: never a reason to refuse */
+	uint32_t tsc_khz;   /* guest TSC frequency at the take */
+	bool tsc_scaling;   /* host can give a guest another frequency */
+	bool software_kvm;  /* CPUID of the host shows through */
+	uint64_t xcr0_mask; /* XSAVE components that the host supports */
 };
 
 /* How a running VM was stopped; CLOCK_MONOTONIC. */
@@ -67,10 +69,11 @@ struct snap_vm_ops {
 	 */
 	struct err *(*freeze)(void *self);
 	/*
-	 * Like freeze, for a VM that runs: work(arg) is called at once by the thread that came to stand
-	 * still last, so that no hand-over to another thread lies within the pause. If it returns true the
-	 * VM runs on as soon as it has returned, else it stays frozen until thaw. On failure work was not
-	 * called and the VM is as before. NULL: freeze will do (a VM that is suspended).
+	 * Like freeze, for a VM that runs: work(arg) is called at once by the thread that came to
+	 * stand still last, so that no hand-over to another thread lies within the pause. If it
+	 * returns true the VM runs on as soon as it has returned, else it stays frozen until thaw.
+	 * On failure work was not called and the VM is as before. NULL: freeze will do (a VM that
+	 * is suspended).
 	 */
 	struct err *(*freeze_and)(void *self, bool (*work)(void *arg), void *arg,
 				  struct snap_stop *ret_stop);
@@ -79,25 +82,26 @@ struct snap_vm_ops {
 	/* Between device park and fetch: interrupts on their way reach the irqchip. May be NULL. */
 	struct err *(*flush_irqs)(void *self);
 	/*
-	 * XSAVE components that the guest can have in use (those its CPUID shows, or its XCR0 values),
-	 * while frozen. NULL: all that the host has. May be NULL.
+	 * XSAVE components that the guest can have in use (those its CPUID shows, or its XCR0
+	 * values), while frozen. NULL: all that the host has. May be NULL.
 	 */
 	uint64_t (*xcr0_used)(void *self);
 };
 
 /*
- * Which pages changed. Bitmaps are per region of gmem, one bit per page, in 64-bit words; ranges are
- * multiples of 64 pages, but at a region's end. Called on the thread of the take and in its `work`.
+ * Which pages changed. Bitmaps are per region of gmem, one bit per page, in 64-bit words; ranges
+ * are multiples of 64 pages, but at a region's end. Called on the thread of the take and in its
+ * `work`.
  */
 struct snap_dirty_ops {
 	/*
-	 * Begins to look. *ret_base: the snapshot that the memory equals but for what fetch tells, 0: none
-	 * is known, everything touched is to be stored.
+	 * Begins to look. *ret_base: the snapshot that the memory equals but for what fetch tells,
+	 * 0: none is known, everything touched is to be stored.
 	 */
 	struct err *(*begin)(void *self, uint64_t *ret_base);
 	/*
-	 * Adds to bits the pages that may have changed since they were cleared last. What it has told once
-	 * is told again to the next take, unless this one is published.
+	 * Adds to bits the pages that may have changed since they were cleared last. What it has
+	 * told once is told again to the next take, unless this one is published.
 	 */
 	struct err *(*fetch)(void *self, unsigned region, uint64_t *bits);
 	/* Pages in [first, first + npages) whose bit is set are about to be read. */
@@ -116,8 +120,8 @@ struct snap_vm {
 	void *self;
 	const struct snap_dirty_ops *dirty; /* NULL: nothing is known of changes */
 	void *dirty_self;
-	/* Pages may be missing yet: a take whose base is gone fails (ERR_NOTFOUND) instead of storing
-	 * everything. */
+	/* Pages may be missing yet: a take whose base is gone fails (ERR_NOTFOUND) instead of
+	 * storing everything. */
 	bool partial;
 	struct bytes config; /* configuration text */
 	const struct snap_file *files;
@@ -171,8 +175,8 @@ struct snap_result {
 /*
  * Takes one snapshot. Registers the VM in the store's catalog if it is not there yet. A running VM
  * stands still only for its state and the last changed pages; success is returned once the snapshot
- * is durable. On failure the guest runs as before and the store lists nothing new. ERR_CORRUPT of an
- * incremental take may mean that its base is damaged.
+ * is durable. On failure the guest runs as before and the store lists nothing new. ERR_CORRUPT of
+ * an incremental take may mean that its base is damaged.
  */
 MUST_USE struct err *snap_take(struct store *s, const struct snap_vm *vm,
 			       const struct snap_take_opts *opts, struct snap_result *ret_result);
@@ -199,6 +203,9 @@ MUST_USE struct err *snap_image_file(struct snap_image *img, const char *name, s
  * Part-level checks (CPUID bits, MSRs) are in the parts' own check functions.
  */
 MUST_USE struct err *snap_image_compat(const struct snap_image *img, const struct snap_host *here);
+/* The same, with everything that is lacking. */
+void snap_image_compat_all(const struct snap_image *img, const struct snap_host *here,
+			   const struct findings *f);
 
 struct snap_load_opts {
 	struct snap_progress progress;
@@ -213,6 +220,13 @@ struct snap_load_opts {
 MUST_USE struct err *snap_image_load(struct snap_image *img, struct gmem *gmem,
 				     struct snap_part *const *parts, size_t nparts,
 				     const struct snap_load_opts *opts);
+
+/*
+ * Would snap_image_load succeed? Decodes every part and asks each what it would refuse (part.h,
+ * probe); reads no memory. For a VM that is made for this and never runs. Reports everything.
+ */
+void snap_image_probe(struct snap_image *img, struct gmem *gmem, struct snap_part *const *parts,
+		      size_t nparts, const struct findings *f);
 
 /* The memory as a page source; the image is to outlive it. */
 MUST_USE struct err *snap_image_pages(struct snap_image *img, struct page_source *ret_source);

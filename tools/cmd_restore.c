@@ -5,8 +5,8 @@
 
 #include "tools/cmd.h"
 #include "tools/nets.h"
+#include "tools/restore.h"
 #include "tools/storecmd.h"
-#include "tools/vmm.h"
 
 static const char about[] =
 	"Brings a snapshot to life in a new process. Everything but the host's side (serial port,\n"
@@ -14,18 +14,10 @@ static const char about[] =
 	"a\n"
 	"VM of its own with a new uuid, whose snapshots share what they have in common. REF is "
 	"NAME\n"
-	"(newest snapshot), NAME@TAG or NAME@NUMBER. Exit status as for 'torpor run'.";
+	"(newest snapshot), NAME@TAG or NAME@NUMBER. Exit status as for 'torpor run'; with\n"
+	"--check 0 if it would be restored, 1 if not.";
 
-struct restore {
-	const char *ref;
-	const char *name;
-	const char *clock;
-	const char *mode;
-	const char *disk_changed;
-};
-
-/* A name that holds somebody else's snapshots is not taken silently. */
-static struct err *check_name_free(struct store *store, const struct config *c)
+struct err *restore_name_free(struct store *store, const struct config *c)
 {
 	struct store_vm vm;
 	bool taken = false;
@@ -44,11 +36,8 @@ static struct err *check_name_free(struct store *store, const struct config *c)
 	return NULL;
 }
 
-static struct err *prepare(struct vmm *v, void *arg)
+struct err *restore_config(struct vmm *v, const struct restore *r)
 {
-	const struct restore *r = arg;
-	TRY(store_open(v->store_dir, STORE_WRITE, &v->store));
-	TRY(snap_image_open(v->store, r->ref, &v->image));
 	const struct bytes text = snap_image_config(v->image);
 	TRY(err_wrap(config_parse(text.p, text.len, &v->config), "snapshot '%s'", r->ref));
 	const struct store_vm *vm = snap_image_vm(v->image);
@@ -64,7 +53,16 @@ static struct err *prepare(struct vmm *v, void *arg)
 	}
 	TRY(config_check_name(own));
 	snprintf(v->config.name, sizeof(v->config.name), "%s", own);
-	return check_name_free(v->store, &v->config);
+	return NULL;
+}
+
+static struct err *prepare(struct vmm *v, void *arg)
+{
+	const struct restore *r = arg;
+	TRY(store_open(v->store_dir, STORE_WRITE, &v->store));
+	TRY(snap_image_open(v->store, r->ref, &v->image));
+	TRY(restore_config(v, r));
+	return restore_name_free(v->store, &v->config);
 }
 
 static UNUSED void vmm_donep(struct vmm *v)
@@ -96,6 +94,8 @@ struct err *cmd_restore(struct args *a, int *ret_status)
 		  "given several times" },
 		{ "disk-changed", "refuse|accept", OPT_CHOICE, &r.disk_changed,
 		  "what to do with a disk that is not as it was at the snapshot" },
+		{ "check", NULL, OPT_FLAG, &r.check,
+		  "start nothing and touch nothing: tell all that stands against it" },
 		VMM_OPTS(&v),
 	};
 	TRY(opts_parse(a, about, opts, ARRAY_LEN(opts), 1, 1));
@@ -112,6 +112,9 @@ struct err *cmd_restore(struct args *a, int *ret_status)
 	v.clock = strcmp(r.clock, "jump") == 0 ? CLOCK_JUMP : CLOCK_CONTINUE;
 	TRY(opts_store_dir(a, v.store_dir, sizeof(v.store_dir)));
 	v.nnet_fds = nets_fds(&v.net_map, v.net_fds, ARRAY_LEN(v.net_fds));
+	if (r.check) {
+		return restore_check(&v, &r, ret_status);
+	}
 	v.prepare = prepare;
 	v.arg = &r;
 	return vmm_run(&v, ret_status);

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "core/base/io.h"
 #include "tools/devspec.h"
@@ -63,6 +64,11 @@ struct err *disks_add(const char *text, struct config_devs *devs)
 	return config_dev_add(devs, &d, NULL);
 }
 
+static struct err *in_use(const struct config_dev *d, const char *path)
+{
+	return ERR(ERR_NOT_NOW, "disk '%s': '%s' is in use by another VM", d->id, path);
+}
+
 /*
  * Two VMs that write to one file destroy it: a writer excludes all others, readers one writer. The
  * lock is the descriptor's and dies with it.
@@ -73,24 +79,45 @@ static struct err *lock_disk(const struct config_dev *d, int fd, const char *pat
 	if (fcntl(fd, F_OFD_SETLK, &l) == 0) {
 		return NULL;
 	}
-	ENSURE(errno != EAGAIN && errno != EACCES, ERR_NOT_NOW,
-	       "disk '%s': '%s' is in use by another VM", d->id, path);
+	if (errno == EAGAIN || errno == EACCES) {
+		return in_use(d, path);
+	}
 	return ERR_ERRNO("disk '%s': locking '%s'", d->id, path);
 }
 
-static struct err *open_one(const struct config_dev *d, const char *path, struct fd *ret)
+/* The same without locking anything. */
+static struct err *ask_lock(const struct config_dev *d, int fd, const char *path)
+{
+	struct flock l = { .l_type = d->read_only ? F_RDLCK : F_WRLCK, .l_whence = SEEK_SET };
+	if (fcntl(fd, F_OFD_GETLK, &l) != 0) {
+		return ERR_ERRNO("disk '%s': asking who uses '%s'", d->id, path);
+	}
+	return l.l_type == F_UNLCK ? NULL : in_use(d, path);
+}
+
+/* How a disk is opened: for use, or to be looked at. */
+struct manner {
+	bool look; /* for reading, whatever it will be used for */
+	struct err *(*lock)(const struct config_dev *d, int fd, const char *path);
+};
+
+static struct err *open_one(const struct config_dev *d, const char *path, const struct manner *how,
+			    struct fd *ret)
 {
 	SCOPE(fd_close) struct fd fd = FD_NONE;
 	/* Non-blocking, so that a FIFO at the path does not hold us up. */
-	int flags = (d->read_only ? O_RDONLY : O_RDWR) | O_NONBLOCK | O_NOCTTY;
+	int flags = (d->read_only || how->look ? O_RDONLY : O_RDWR) | O_NONBLOCK | O_NOCTTY;
 	TRY(err_wrap(io_open(path, flags, 0, &fd), "disk '%s'", d->id));
+	if (!d->read_only && how->look && faccessat(AT_FDCWD, path, W_OK, AT_EACCESS) != 0) {
+		return ERR_ERRNO("disk '%s': '%s' is to be written to", d->id, path);
+	}
 	struct stat st;
 	if (fstat(fd.n, &st) != 0) {
 		return ERR_ERRNO("disk '%s': looking at '%s'", d->id, path);
 	}
 	ENSURE(S_ISREG(st.st_mode) || S_ISBLK(st.st_mode), ERR_USAGE,
 	       "disk '%s': '%s' is neither a regular file nor a block device", d->id, path);
-	TRY(lock_disk(d, fd.n, path));
+	TRY(how->lock(d, fd.n, path));
 	/* io_uring takes O_NONBLOCK at its word, also for files. */
 	if (fcntl(fd.n, F_SETFL, flags & ~O_NONBLOCK) != 0) {
 		return ERR_ERRNO("disk '%s': '%s'", d->id, path);
@@ -99,10 +126,11 @@ static struct err *open_one(const struct config_dev *d, const char *path, struct
 	return NULL;
 }
 
-struct err *disks_open(const struct config_devs *devs, const struct opt_list *map,
-		       bool accept_changed, struct host_ends *ret)
+static void open_all(const struct config_devs *devs, const struct opt_list *map,
+		     bool accept_changed, const struct manner *how, const struct findings *f,
+		     struct host_ends *ret)
 {
-	TRY(devspec_check_map("--disk-map", CONFIG_DISK, devs, map));
+	finding(f, "disk", devspec_check_map("--disk-map", CONFIG_DISK, devs, map));
 	for (unsigned i = 0; i < devs->n; i++) {
 		const struct config_dev *d = &devs->d[i];
 		if (d->kind != CONFIG_DISK) {
@@ -112,8 +140,25 @@ struct err *disks_open(const struct config_devs *devs, const struct opt_list *ma
 		struct host_end *end = host_end_next(ret, d->id);
 		end->mapped = path != NULL;
 		end->accept_changed = accept_changed;
-		TRY(open_one(d, path != NULL ? path : d->path, &end->fd));
-		ret->n++;
+		struct err *e = open_one(d, path != NULL ? path : d->path, how, &end->fd);
+		ret->n += e == NULL;
+		finding(f, "disk", e);
 	}
-	return NULL;
+}
+
+struct err *disks_open(const struct config_devs *devs, const struct opt_list *map,
+		       bool accept_changed, struct host_ends *ret)
+{
+	static const struct manner use = { .lock = lock_disk };
+	struct err *first = NULL;
+	open_all(devs, map, accept_changed, &use, &(struct findings){ finding_keep_first, &first },
+		 ret);
+	return first;
+}
+
+void disks_look(const struct config_devs *devs, const struct opt_list *map, bool accept_changed,
+		const struct findings *f, struct host_ends *ret)
+{
+	static const struct manner look = { .look = true, .lock = ask_lock };
+	open_all(devs, map, accept_changed, &look, f, ret);
 }

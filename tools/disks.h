@@ -6,6 +6,7 @@
 #ifndef TORPOR_TOOLS_DISKS_H
 #define TORPOR_TOOLS_DISKS_H
 
+#include "core/base/finding.h"
 #include "core/config.h"
 #include "core/host_end.h"
 #include "tools/opts.h"
@@ -16,5 +17,11 @@ MUST_USE struct err *disks_add(const char *text, struct config_devs *devs);
 /* Opens each disk: where map ("id=PATH") says, else where the configuration does. */
 MUST_USE struct err *disks_open(const struct config_devs *devs, const struct opt_list *map,
 				bool accept_changed, struct host_ends *ret);
+/*
+ * The same for a check: changes and locks nothing, opens for reading, and tells of every disk that
+ * could not be used. ret has the others.
+ */
+void disks_look(const struct config_devs *devs, const struct opt_list *map, bool accept_changed,
+		const struct findings *f, struct host_ends *ret);
 
 #endif

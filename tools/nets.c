@@ -109,6 +109,19 @@ static struct err *open_one(const char *where, struct host_end *end)
 	return NULL; /* none */
 }
 
+/* Where a device is now; ERR_USAGE when nobody says. */
+static struct err *where_is(const struct config_dev *d, const struct opt_list *map, bool restored,
+			    const char **ret)
+{
+	const char *where = devspec_mapped(map, d->id);
+	ENSURE(where != NULL || !restored || after(d->path, "fd=") == NULL, ERR_USAGE,
+	       "network device '%s' was on a descriptor of another process: say where it "
+	       "is now by --net-map %s=WHERE, or %s=none",
+	       d->id, d->id, d->id);
+	*ret = where != NULL ? where : d->path;
+	return NULL;
+}
+
 struct err *nets_open(const struct config_devs *devs, const struct opt_list *map, bool restored,
 		      struct host_ends *ret)
 {
@@ -118,15 +131,49 @@ struct err *nets_open(const struct config_devs *devs, const struct opt_list *map
 		if (d->kind != CONFIG_NET) {
 			continue;
 		}
-		const char *where = devspec_mapped(map, d->id);
-		ENSURE(where != NULL || !restored || after(d->path, "fd=") == NULL, ERR_USAGE,
-		       "network device '%s' was on a descriptor of another process: say where it "
-		       "is now by --net-map %s=WHERE, or %s=none",
-		       d->id, d->id, d->id);
+		const char *where = NULL;
+		TRY(where_is(d, map, restored, &where));
 		struct host_end *end = host_end_next(ret, d->id);
-		TRY(err_wrap(open_one(where != NULL ? where : d->path, end), "network device '%s'",
-			     d->id));
+		TRY(err_wrap(open_one(where, end), "network device '%s'", d->id));
 		ret->n++;
 	}
 	return NULL;
+}
+
+/* ---- looking ---- */
+
+static struct err *look_one(const struct config_dev *d, const struct opt_list *map,
+			    struct host_end *end)
+{
+	const char *where = NULL;
+	TRY(where_is(d, map, true, &where));
+	TRY(check_where("--net-map", where));
+	end->header = false;
+	const char *tap = after(where, "tap=");
+	if (tap != NULL) {
+		end->header = true;
+		return net_end_there(tap);
+	}
+	unsigned n = 0;
+	if (after(where, "fd=") != NULL) {
+		TRY(devspec_number("--net", where, FD_NUMBER_MAX, &n));
+		return net_end_fd_look((int)n, end);
+	}
+	return NULL; /* none */
+}
+
+void nets_look(const struct config_devs *devs, const struct opt_list *map, const struct findings *f,
+	       struct host_ends *ret)
+{
+	finding(f, "net", devspec_check_map("--net-map", CONFIG_NET, devs, map));
+	for (unsigned i = 0; i < devs->n; i++) {
+		const struct config_dev *d = &devs->d[i];
+		if (d->kind == CONFIG_NET) {
+			struct host_end *end = host_end_next(ret, d->id);
+			end->header = true; /* of what cannot be found nothing else is told */
+			finding(f, "net",
+				err_wrap(look_one(d, map, end), "network device '%s'", d->id));
+			ret->n++;
+		}
+	}
 }

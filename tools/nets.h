@@ -9,6 +9,7 @@
 #ifndef TORPOR_TOOLS_NETS_H
 #define TORPOR_TOOLS_NETS_H
 
+#include "core/base/finding.h"
 #include "core/config.h"
 #include "core/host_end.h"
 #include "tools/opts.h"
@@ -22,5 +23,8 @@ size_t nets_fds(const struct opt_list *list, int *ret, size_t max);
  * configuration were those of another process. */
 MUST_USE struct err *nets_open(const struct config_devs *devs, const struct opt_list *map,
 			       bool restored, struct host_ends *ret);
+/* The same for a check of a restore: opens nothing, and tells of each that could not be tied. */
+void nets_look(const struct config_devs *devs, const struct opt_list *map, const struct findings *f,
+	       struct host_ends *ret);
 
 #endif

@@ -74,6 +74,11 @@ done
 
 say "-- without a cable, and one that is pulled"
 expect_error 2 'net-map net0=WHERE' t restore n
+t restore n --check >"$tmp/check" && bad "--check takes a descriptor that nobody gave"
+grep -q '^net: .*net-map net0=WHERE' "$tmp/check" || bad "--check says: $(cat "$tmp/check")"
+t restore n --check --net-map net0=tap=none0 >"$tmp/check" && bad "--check takes a tap that is not there"
+grep -q "^net: .*no interface 'none0'" "$tmp/check" || bad "--check says: $(cat "$tmp/check")"
+t restore n --check --net-map net0=none >"$tmp/check" || bad "--check refuses: $(cat "$tmp/check")"
 vm_begin n restore n --net-map net0=none
 wait_line "$tmp/n.out" 'link down' 30 || bad "no cable, and the link is not down"
 vm_kill "$vm_pid"

@@ -130,6 +130,60 @@ expect_error 2 'no such disk' t restore d --disk-map "base=$tmp/copy.img"
 rm "$tmp/data.img"
 expect_error 1 'data.img' t restore d
 
+# Asking first tells all that stands against it, not just the first, and touches nothing.
+say "-- restore --check"
+sums() { find "$store" "$tmp/run" -type f ! -name lock.mdb -exec sha256sum {} + | sort -k 2; }
+# check STATUS ARGS...: what it says in $tmp/check.
+check() {
+	local want=$1 got
+	shift
+	sums >"$tmp/before"
+	t restore "$@" --check >"$tmp/check" 2>"$tmp/check.err" </dev/null
+	got=$?
+	[ "$got" = "$want" ] || bad "restore $* --check: exit $got, wanted $want: $(cat "$tmp/check" "$tmp/check.err")"
+	sums >"$tmp/after"
+	cmp -s "$tmp/before" "$tmp/after" || bad "restore $* --check has written: $(diff "$tmp/before" "$tmp/after")"
+}
+says() { grep -qE -- "$1" "$tmp/check" || bad "restore --check does not say /$1/: $(cat "$tmp/check")"; }
+check 1 v
+says "^disk: disk 'base' was changed"
+now=(v --disk-changed accept)
+check 0 "${now[@]}"
+says 'nothing stands against'
+check 1 nobody
+says '^store: .*nobody'
+check 1 d
+says "^disk: disk 'data'.*data.img"
+says '1 finding'
+head -c 2M /dev/zero >"$tmp/base3.img"
+check 1 "${now[@]}" --disk-map "base=$tmp/base3.img" --disk-map nothing=x
+says '^disk: .*nothing=x.*no such disk'
+says "^disk: disk 'base' has 2097152 bytes"
+says '2 findings'
+vm_begin v restore "${now[@]}"
+go v
+mv "$tmp/base.img" "$tmp/base4.img"
+check 1 "${now[@]}" --json
+[ "$(json "$tmp/check" ok)" = false ] || bad "--check --json: ok is $(json "$tmp/check" ok)"
+[ "$(grep -c '"area": "disk"' "$tmp/check")" = 1 ] && [ "$(grep -c '"area": "name"' "$tmp/check")" = 1 ] ||
+	bad "--check --json: not a disk and a name: $(cat "$tmp/check")"
+check 1 "${now[@]}" --name w --mode eager
+says "^disk: disk 'base'.*base.img"
+says '1 finding'
+mv "$tmp/base4.img" "$tmp/base.img"
+check 0 "${now[@]}" --name w --mode eager
+vm_kill "$vm_pid"
+# Rotten frames (their magic) are told beside the missing disk.
+mv "$tmp/base.img" "$tmp/base4.img"
+for data in "$store"/families/*/data.mdb; do
+	for at in $("$lib/flip" "$data" --find 54504652); do
+		"$lib/flip" "$data" $((at + 24)) 3 || die "flip"
+	done
+done
+check 1 "${now[@]}"
+says "^disk: disk 'base'.*base.img"
+says '^store: '
+
 # The driver's complaints in the log are few, however often the guest misbehaves.
 [ "$(grep -c 'broke the rules' "$tmp/v.err")" -le 4 ] || bad "the log is full of the guest's mistakes"
 

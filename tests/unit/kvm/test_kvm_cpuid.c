@@ -12,6 +12,7 @@
 #include "core/kvm_cap.h"
 #include "core/kvm_vcpu.h"
 #include "tests/lib/expect.h"
+#include "tests/lib/found.h"
 
 static struct fd kvm = { -1 };
 
@@ -163,6 +164,27 @@ static void test_check(void **state)
 	ok(cpuid_check(kvm.n, &t));
 }
 
+static void test_check_all(void **state)
+{
+	(void)state;
+	struct cpuid_table t;
+	struct found found = { 0 };
+	const struct findings f = { found_add, &found };
+	ok(cpuid_make(kvm.n, "host", 2, &t));
+	ok(cpuid_check_all(kvm.n, &t, &f));
+	assert_int_equal(found.n, 0);
+	entry(&t, 7, 0)->edx |= 1u << 13;
+	entry(&t, 1, 0)->ecx |= 1u << 16;
+	entry(&t, 0, 0)->ecx = 0x21212121;
+	entry(&t, 0x80000008, 0)->eax = 63;
+	ok(cpuid_check_all(kvm.n, &t, &f));
+	assert_int_equal(found.n, 4);
+	assert_true(found_has(&found, "cpu", "vendor"));
+	assert_true(found_has(&found, "cpu", "0x1.0 ECX bit 16"));
+	assert_true(found_has(&found, "cpu", "0x7.0 EDX bit 13"));
+	assert_true(found_has(&found, "cpu", "63 bits"));
+}
+
 static void test_caps(void **state)
 {
 	(void)state;
@@ -194,9 +216,9 @@ int main(void)
 		return 77;
 	}
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_hidden), cmocka_unit_test(test_topology),
-		cmocka_unit_test(test_models), cmocka_unit_test(test_check),
-		cmocka_unit_test(test_caps),
+		cmocka_unit_test(test_hidden),    cmocka_unit_test(test_topology),
+		cmocka_unit_test(test_models),    cmocka_unit_test(test_check),
+		cmocka_unit_test(test_check_all), cmocka_unit_test(test_caps),
 	};
 	int rc = cmocka_run_group_tests(tests, NULL, NULL);
 	fd_close(&kvm);

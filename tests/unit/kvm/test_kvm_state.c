@@ -18,6 +18,7 @@
 
 #include "core/base/clock.h"
 #include "core/kvm_state_internal.h"
+#include "tests/lib/found.h"
 
 enum { CODE = 0x100000, COUNTER = 0x200000, NVCPUS = 2 };
 
@@ -792,6 +793,55 @@ static void test_refusals(void **state)
 	rig_down(&b);
 }
 
+/* All of it at once, and the rest of the state is tried as well. */
+static void test_probe(void **state)
+{
+	(void)state;
+	struct rig a;
+	struct rig b;
+	struct found found = { 0 };
+	const struct findings f = { found_add, &found };
+	rig_up(&a);
+	rig_up(&b);
+	fetch_all(&a);
+	carry(&a, &b);
+	struct snap_part *p = kvm_state_part(b.s, 0);
+	struct kvm_vcpu_state *st = p->state;
+	p->ops->probe(p->self, &f);
+	struct snap_part *clock = kvm_state_part(b.s, NVCPUS + 2);
+	clock->ops->probe(clock->self, &f);
+	if (found.n != 0) {
+		fail_msg("found in a sound state: %s", found.text);
+	}
+	for (uint32_t i = 0; i < st->ncpuid; i++) {
+		if (st->cpuid[i].leaf == 1) {
+			st->cpuid[i].ecx |= 1u << 16;
+		}
+	}
+	for (uint32_t k = 0; k < 2; k++) {
+		st->msr_index[st->nmsrs] = 0xdeadbeee + k;
+		st->msr_value[st->nmsrs++] = 5;
+	}
+	st->msr_index[st->nmsrs] = 0xdeadbef0; /* never used */
+	st->msr_value[st->nmsrs++] = 0;
+	put_le64(st->xsave + 512, 1ull << 60);
+	b.s->has_triple_fault = false;
+	st->events.triple_fault = 1;
+	p->ops->probe(p->self, &f);
+	assert_true(found_has(&found, "cpu", "0x1.0 ECX bit 16"));
+	assert_true(found_has(&found, "msr", "MSR 0xdeadbeee"));
+	assert_true(found_has(&found, "msr", "MSR 0xdeadbeef"));
+	assert_false(found_has(&found, "msr", "MSR 0xdeadbef0"));
+	assert_true(found_has(&found, "cpu", "0x1000000000000000"));
+	assert_true(found_has(&found, "cpu", "TRIPLE_FAULT"));
+	assert_int_equal(found.n, 5);
+	b.s->clock.ncpus = 1;
+	clock->ops->probe(clock->self, &f);
+	assert_int_equal(found.n, 6);
+	rig_down(&a);
+	rig_down(&b);
+}
+
 /* The older ways, on this host: SREGS instead of SREGS2, TSC by value. */
 static void test_fallbacks(void **state)
 {
@@ -864,6 +914,7 @@ int main(void)
 		cmocka_unit_test(test_wall_clock_memory),
 		cmocka_unit_test(test_xcr0_used),
 		cmocka_unit_test(test_refusals),
+		cmocka_unit_test(test_probe),
 		cmocka_unit_test(test_fallbacks),
 		cmocka_unit_test(test_check),
 	};

@@ -7,6 +7,7 @@
 #include <cmocka.h>
 
 #include "snapshot/image.h"
+#include "tests/lib/found.h"
 #include "tests/lib/snap_fake.h"
 
 static struct manifest man;
@@ -83,6 +84,26 @@ static void test_tsc(void **state)
 	REFUSED(snap_image_compat(&img, &here), ERR_INCOMPAT, "kHz");
 }
 
+/* The check before a restore hears of everything, the refusal of the first. */
+static void test_all_of_it(void **state)
+{
+	(void)state;
+	struct snap_host here = host;
+	struct found found = { 0 };
+	snap_image_compat_all(&img, &here, &(struct findings){ found_add, &found });
+	assert_int_equal(found.n, 0);
+	here.xcr0_mask = 0x1;
+	here.tsc_khz = 3000000;
+	man.host.xcr0_used = 1ull << 18 | 0x7;
+	snap_image_compat_all(&img, &here, &(struct findings){ found_add, &found });
+	assert_int_equal(found.n, 4);
+	assert_true(found_has(&found, "cpu", "component 1 (SSE)"));
+	assert_true(found_has(&found, "cpu", "component 2 (AVX)"));
+	assert_true(found_has(&found, "cpu", "component 18 (AMX tiles)"));
+	assert_true(found_has(&found, "clock", "3000000 kHz"));
+	REFUSED(snap_image_compat(&img, &here), ERR_INCOMPAT, "component 1 (SSE)");
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -90,6 +111,7 @@ int main(void)
 		cmocka_unit_test_setup(test_names_never_matter, setup),
 		cmocka_unit_test_setup(test_xcr0, setup),
 		cmocka_unit_test_setup(test_tsc, setup),
+		cmocka_unit_test_setup(test_all_of_it, setup),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -11,6 +11,7 @@
 #include <cmocka.h>
 
 #include "core/base/hash.h"
+#include "tests/lib/found.h"
 #include "tests/lib/snap_fake.h"
 
 static struct fake_vm f; /* the VM that is taken */
@@ -182,6 +183,43 @@ static void test_part_lists_differ(void **state)
 	n.p[1].part.instance = 0;
 	REFUSED(load("fake"), ERR_USAGE, "part cpu/0 is twice in the VM");
 	parts_untouched();
+}
+
+static void refuse_a(void *self, const struct findings *fs)
+{
+	const struct fake_part *p = self;
+	finding(fs, "cpu", ERR(ERR_INCOMPAT, "no %llu here", (unsigned long long)p->state.a));
+}
+
+/* Asking first: every part is asked, whatever is wrong with the others, and nothing is committed.
+ */
+static void test_probe(void **state)
+{
+	(void)state;
+	struct found found = { 0 };
+	const struct findings fs = { found_add, &found };
+	f.p[1].live.a = 77;
+	take();
+	SCOPE(snap_image_freep) struct snap_image *img = NULL;
+	OK(snap_image_open(f.store, "fake", &img));
+	snap_image_probe(img, n.gmem, n.list, n.vm.nparts, &fs);
+	assert_int_equal(found.n, 0);
+	assert_string_equal(n.log, "");
+
+	struct snap_part_ops picky = *n.p[1].part.ops;
+	picky.probe = refuse_a;
+	n.p[1].part.ops = &picky;
+	n.p[2].part.instance = 9;
+	struct gmem *other = NULL;
+	OK(gmem_new(2 * GMEM_MIN_BYTES, &other));
+	snap_image_probe(img, other, n.list, n.vm.nparts, &fs);
+	gmem_free(other);
+	assert_string_equal(n.log, "");
+	assert_true(found_has(&found, "cpu", "no 77 here"));
+	assert_true(found_has(&found, "device", "of the VM is missing in the snapshot"));
+	assert_true(found_has(&found, "device", "which the VM has not"));
+	assert_true(found_has(&found, "memory", ""));
+	assert_int_equal(found.n, 4);
 }
 
 static void test_other_memory_size(void **state)
@@ -495,6 +533,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_zero_memory_loads, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_two_regions, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_part_lists_differ, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_probe, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_other_memory_size, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_commit_fails, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_refs, setup, teardown),
