@@ -14,19 +14,20 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define ROUNDS_MAX 256u
+#define VALUES_MAX 1024u
 #define SIDES 3u
 
 static const char *const side_name[SIDES] = { "torpor", "qemu", "qemu300" };
 
-/* goal_ratio: torpor by QEMU at most; goal_abs: torpor's own value at most; 0: for information. */
+/* goal_ratio: torpor by QEMU at most; goal_abs: torpor's own value at most; both: both. 0: for
+ * information. */
 struct measure {
 	const char *name;
 	const char *label;
 	double goal_ratio;
 	double goal_abs;
 	size_t n[SIDES];
-	double v[SIDES][ROUNDS_MAX];
+	double v[SIDES][VALUES_MAX];
 };
 
 static struct measure measures[] = {
@@ -34,7 +35,7 @@ static struct measure measures[] = {
 	{ .name = "take_cpu_ms", .label = "  CPU time of it (ms)" },
 	{ .name = "disk_mib", .label = "  bytes on disk (MiB)", .goal_ratio = 0.37 },
 	{ .name = "restore_ms", .label = "restore to next line (ms)", .goal_ratio = 0.75 },
-	{ .name = "resident_ms", .label = "restore to fully resident (ms)" },
+	{ .name = "resident_ms", .label = "restore to fully resident (ms)", .goal_ratio = 0.8 },
 	{ .name = "restore_cpu_ms", .label = "  CPU time to the next line (ms)" },
 	{ .name = "first_ms", .label = "run to first output (ms)", .goal_ratio = 0.5 },
 	{ .name = "memory_mib", .label = "memory beyond the guest (MiB)", .goal_abs = 4 },
@@ -43,6 +44,41 @@ static struct measure measures[] = {
 	{ .name = "live_take_ms", .label = "take, running, durable (ms)" },
 	{ .name = "pause_ms", .label = "  longest pause by arrival (ms)" },
 	{ .name = "pause_tsc_ms", .label = "  longest pause by guest TSC (ms)" },
+	/* --generations */
+	{ .name = "pause64_ms",
+	  .label = "pause, 64 pages / 10 ms (ms)",
+	  .goal_ratio = 0.1,
+	  .goal_abs = 0.5 },
+	{ .name = "pause64_worst_ms", .label = "  the worst of the takes", .goal_abs = 3 },
+	{ .name = "pause64_lines_ms", .label = "  by the guest's lines", .goal_ratio = 0.1 },
+	{ .name = "pause64_lines_worst_ms", .label = "    the worst" },
+	{ .name = "pause64_quiet_ms", .label = "  lines where there is no take" },
+	{ .name = "pause64_quiet_worst_ms", .label = "    the worst" },
+	{ .name = "pause64_take_ms", .label = "  the whole take (ms)" },
+	{ .name = "pause1000_ms", .label = "pause, 1000 pages / 10 ms (ms)" },
+	{ .name = "pause1000_worst_ms", .label = "  the worst of the takes", .goal_abs = 2 },
+	{ .name = "pause1000_lines_ms", .label = "  by the guest's lines" },
+	{ .name = "pause1000_lines_worst_ms", .label = "    the worst" },
+	{ .name = "pause1000_quiet_ms", .label = "  lines where there is no take" },
+	{ .name = "pause1000_quiet_worst_ms", .label = "    the worst" },
+	{ .name = "pause1000_take_ms", .label = "  the whole take (ms)" },
+	{ .name = "inc_take_ms", .label = "take of 16 MiB, guest halted (ms)" },
+	{ .name = "inc_take_of_goal", .label = "  by 2 x zstd time + commit", .goal_abs = 1 },
+	{ .name = "inc_zstd_ms", .label = "  zstd -1 of the pages (ms)" },
+	{ .name = "commit_ms", .label = "  a durable commit (ms)" },
+	{ .name = "inc_pause_ms", .label = "  its pause (ms)", .goal_abs = 0.5 },
+	{ .name = "inc_pages", .label = "  pages that changed" },
+	{ .name = "inc_growth_mib", .label = "  the store grows by (MiB)" },
+	{ .name = "inc_growth_of_zstd", .label = "  by the size of zstd -1", .goal_abs = 1.15 },
+	{ .name = "ten_of_one", .label = "ten snapshots of an idle VM by one", .goal_abs = 1.05 },
+	{ .name = "eager_ms", .label = "restore eager, guest halts (ms)", .goal_ratio = 0.5 },
+	{ .name = "guest_slow", .label = "guest, never taken by between takes", .goal_abs = 1.01 },
+	{ .name = "guest_slow_linger", .label = "  in the half second after a take" },
+	{ .name = "guest_slow_control", .label = "  never taken by never taken" },
+	{ .name = "clone_last_ms", .label = "20 clones at once, last line (ms)", .goal_abs = 250 },
+	{ .name = "clone_one_ms", .label = "  one alone (ms)" },
+	{ .name = "clone_cpu_ms", .label = "  CPU time of each (ms)", .goal_abs = 10 },
+	{ .name = "clone_mib", .label = "  memory of each (MiB)", .goal_abs = 3 },
 };
 #define NMEASURES (sizeof(measures) / sizeof(measures[0]))
 
@@ -56,7 +92,7 @@ static int by_value(const void *pa, const void *pb)
 
 static double median(const struct measure *m, size_t side)
 {
-	double v[ROUNDS_MAX];
+	double v[VALUES_MAX];
 	size_t n = m->n[side];
 
 	memcpy(v, m->v[side], n * sizeof(*v));
@@ -70,7 +106,7 @@ static void add(const char *name, const char *side, double value)
 		for (size_t s = 0; s < SIDES; s++) {
 			struct measure *m = &measures[i];
 			if (strcmp(m->name, name) == 0 && strcmp(side_name[s], side) == 0 &&
-			    m->n[s] < ROUNDS_MAX) {
+			    m->n[s] < VALUES_MAX) {
 				m->v[s][m->n[s]++] = value;
 				return;
 			}
@@ -93,13 +129,15 @@ static json_t *side_json(const struct measure *m, size_t side)
 /* -1: no goal or nothing measured, else whether it is reached. */
 static int reached(const struct measure *m)
 {
+	int is = -1;
+
 	if (m->n[0] > 0 && m->goal_abs > 0) {
-		return median(m, 0) <= m->goal_abs;
+		is = median(m, 0) <= m->goal_abs;
 	}
-	if (m->n[0] > 0 && m->n[1] > 0 && m->goal_ratio > 0) {
-		return median(m, 0) <= m->goal_ratio * median(m, 1);
+	if (is != 0 && m->n[0] > 0 && m->n[1] > 0 && m->goal_ratio > 0) {
+		is = median(m, 0) <= m->goal_ratio * median(m, 1);
 	}
-	return -1;
+	return is;
 }
 
 static json_t *measure_json(const struct measure *m)
@@ -144,12 +182,14 @@ static void print_row(const struct measure *m)
 	} else {
 		fprintf(stderr, " %7s", "-");
 	}
-	if (m->goal_ratio > 0) {
+	if (m->goal_ratio > 0 && m->goal_abs > 0) {
+		snprintf(goal, sizeof(goal), "%g, x %g", m->goal_abs, m->goal_ratio);
+	} else if (m->goal_ratio > 0) {
 		snprintf(goal, sizeof(goal), "x %.2f", m->goal_ratio);
 	} else if (m->goal_abs > 0) {
-		snprintf(goal, sizeof(goal), "%.0f", m->goal_abs);
+		snprintf(goal, sizeof(goal), "%g", m->goal_abs);
 	}
-	fprintf(stderr, " %7s  %s\n", goal, verdict[reached(m) + 1]);
+	fprintf(stderr, " %10s  %s\n", goal, verdict[reached(m) + 1]);
 }
 
 int main(int argc, char **argv)
@@ -170,14 +210,21 @@ int main(int argc, char **argv)
 		json_object_set_new(host, argv[i], json_string(eq + 1));
 		fprintf(stderr, "%s: %s\n", argv[i], eq + 1);
 	}
-	while (scanf("%63s %63s %lf", name, side, &value) == 3) {
+	int got;
+	while ((got = scanf("%63s %63s %lf", name, side, &value)) == 3) {
 		add(name, side, value);
 	}
-	fprintf(stderr, "\n%-36s %9s %9s %9s %7s %7s\n", "median of rounds", "torpor", "QEMU",
+	if (got != EOF) {
+		fprintf(stderr, "report: no number behind %s %s\n", name, side);
+		return 1;
+	}
+	fprintf(stderr, "\n%-36s %9s %9s %9s %7s %10s\n", "median of rounds", "torpor", "QEMU",
 		"QEMU300", "ratio", "goal");
 	for (size_t i = 0; i < NMEASURES; i++) {
-		print_row(&measures[i]);
-		json_object_set_new(all, measures[i].name, measure_json(&measures[i]));
+		if (measures[i].n[0] + measures[i].n[1] > 0) {
+			print_row(&measures[i]);
+			json_object_set_new(all, measures[i].name, measure_json(&measures[i]));
+		}
 	}
 	json_t *doc = json_pack("{s:o,s:o}", "host", host, "measures", all);
 	json_dumpf(doc, stdout, JSON_INDENT(1) | JSON_REAL_PRECISION(6));

@@ -9,7 +9,9 @@
  *                                   any); prints its time and its text.
  *   vmlines gap LOG FROM TO KHZ     the longest time between two "beat" lines of which one lies
  *                                   between FROM and TO; prints it in us by arrival and by guest
- * TSC. vmlines count LOG FROM TO       the number of "beat" lines in between. vmlines now the time.
+ *                                   TSC
+ *   vmlines rate LOG FROM TO        "beat" lines per second between the first and the last of them
+ *   vmlines now                     the time
  *   vmlines time FILE CMD...        runs CMD with its own stdout and stderr; writes "elapsed_ns
  *                                   user_us sys_us" to FILE and exits as CMD did.
  * All times are CLOCK_MONOTONIC in nanoseconds.
@@ -228,18 +230,28 @@ static int gap(const char *path, uint64_t from, uint64_t to, uint64_t khz)
 	return 0;
 }
 
-static int count(const char *path, uint64_t from, uint64_t to)
+static int rate(const char *path, uint64_t from, uint64_t to)
 {
 	FILE *log = open_log(path);
 	struct entry e;
-	unsigned long long n = 0;
+	unsigned n = 0;
+	uint64_t first = 0;
+	uint64_t last = 0;
 	uint64_t tsc;
 
 	while (next(log, &e)) {
-		n += e.ns >= from && e.ns <= to && beat_tsc(&e, &tsc);
+		if (e.ns >= from && e.ns <= to && beat_tsc(&e, &tsc)) {
+			first = n == 0 ? e.ns : first;
+			last = e.ns;
+			n++;
+		}
 	}
 	fclose(log);
-	printf("%llu\n", n);
+	if (last == first) {
+		fprintf(stderr, "vmlines: no beats in that time\n");
+		return 1;
+	}
+	printf("%.3f\n", (n - 1) * 1e9 / (double)(last - first));
 	return 0;
 }
 
@@ -294,8 +306,8 @@ int main(int argc, char **argv)
 	if (strcmp(verb, "gap") == 0 && argc == 6) {
 		return gap(argv[2], number(argv[3]), number(argv[4]), number(argv[5]));
 	}
-	if (strcmp(verb, "count") == 0 && argc == 5) {
-		return count(argv[2], number(argv[3]), number(argv[4]));
+	if (strcmp(verb, "rate") == 0 && argc == 5) {
+		return rate(argv[2], number(argv[3]), number(argv[4]));
 	}
 	fprintf(stderr, "usage: see the head of vmlines.c\n");
 	return 2;
