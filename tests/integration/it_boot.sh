@@ -35,8 +35,9 @@ fi
 # Reset inside the process: same process, the guest starts anew.
 vm_begin rst run --name rst --kernel "$guests/bench.pvh" --mem 32M --cmdline "beat=20 pages=8"
 wait_line "$tmp/rst.out" 'beat 3 ' 20 || die "does not run"
+from=$(($(wc -l <"$tmp/rst.out") + 1))
 vm_send r
-sleep 0.3
+wait_line "$tmp/rst.out" 'bench guest' 20 "$from" || bad "no reset"
 from=$(grep -n 'bench guest' "$tmp/rst.out" | tail -n 1 | cut -d: -f1)
 wait_line "$tmp/rst.out" 'beat 3 ' 20 "$from" || bad "no new start after the reset"
 [ "$(grep -c 'bench guest' "$tmp/rst.out")" = 2 ] || bad "$(grep -c 'bench guest' "$tmp/rst.out") starts, wanted 2"

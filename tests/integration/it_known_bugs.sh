@@ -84,11 +84,11 @@ again a@base "bug 15"
 t snapshot verify --all >"$tmp/verify.out" 2>&1 || bad "bug 15: verify: $(tail -n 2 "$tmp/verify.out")"
 
 # 10: by default a restore is not seen by the guest's clock: it goes on from where it stood.
+t0=$(now_ms)
 ask a d 'clock ' "bug 10"
 before=${line#clock }
 before=${before%% *}
 taken clock "bug 10"
-t0=$(now_ms)
 vm_kill "$vm_pid"
 sleep 2
 start a restore a@clock

@@ -30,13 +30,15 @@ boot() { # boot NAME CPUS
 
 # round NAME REF_TAG POLICY: take, kill, restore as $1.
 round() {
-	local name=$1 tag=$2 policy=$3 pid=$vm_pid last n0 n1 t0 t1 frozen whole
+	local name=$1 tag=$2 policy=$3 pid=$vm_pid last late n0 n1 t0 t1 frozen whole
 	take "$name" --tag "$tag" || die "take $tag failed: $(cat "$tmp/take.err")"
 	frozen=$(json "$tmp/take.json" frozen_at_ns)
 	[ "$(json "$tmp/take.json" ref)" = "$name@$tag" ] || [ -n "$(json "$tmp/take.json" ref)" ] ||
 		bad "take has no ref: $(cat "$tmp/take.json")"
 	last=$(awk -v t="$frozen" '$1 + 0 <= t && / agent: count / { l = $0 } END { print l }' "$tmp/$name.out")
 	last=${last#* }
+	# A line comes late, never early: told before the freeze it may still be on its way then.
+	late=$(awk -v t="$frozen" '$1 + 0 <= t + 1e8 && / agent: count / { l = $0 } END { print l }' "$tmp/$name.out")
 	kill -0 "$pid" 2>/dev/null || die "$tag: the VM ended during the take"
 	vm_kill "$pid"
 	vm_begin "$name" restore "$name@$tag" --clock "$policy"
@@ -45,9 +47,8 @@ round() {
 	t0=$(word "$last" time) t1=$(word "$line" time)
 	# A line that was on its way at the freeze ends in the new process: then its tail comes first.
 	whole=$(head -n 1 "$tmp/$name.out" | grep -c "agent: count $n1 ")
-	if [ "$n1" != $((n0 + 1)) ] && { [ "$n1" != $((n0 + 2)) ] || [ "$whole" = 1 ]; }; then
+	[ "$n1" -gt "$n0" ] && [ "$n1" -le $(($(word "$late" count) + 2 - whole)) ] ||
 		bad "$tag: count $n0 before the freeze, $n1 first after the restore"
-	fi
 	[ "$(word "$line" sum)" = "$sum" ] || bad "$tag: checksum $sum became $(word "$line" sum)"
 	# Monotonic time stood still while nobody ran: a step is about a period, however long we took.
 	local step=$(($(ms "$t1") - $(ms "$t0")))
@@ -56,13 +57,19 @@ round() {
 	say "round $tag ($policy): $n0 -> $n1, paused $(json "$tmp/take.json" pause_us) us"
 }
 
-# clocks NAME: asks the guest; sets real_off_ms = guest's wall clock minus the host's.
+# clocks NAME: asks the guest; sets real_off_ms = guest's wall clock minus the host's. A line comes late, never
+# early: of five the one that came soonest counts.
 clocks() {
-	local from=$(($(wc -l <"$tmp/$1.out") + 1)) real
-	vm_send d
-	wait_line "$tmp/$1.out" 'agent: clock ' 30 "$from" || die "no clock line"
-	real=$(word "$line" realtime)
-	real_off_ms=$(awk -v g="$real" -v h="$line_ns" 'BEGIN { split(g, p, "."); printf "%d", (p[1] - int(h / 1e9)) * 1000 + (p[2] - h % 1e9) / 1e6 }')
+	local from real off i
+	real_off_ms=
+	for i in 1 2 3 4 5; do
+		from=$(($(wc -l <"$tmp/$1.out") + 1))
+		vm_send d
+		wait_line "$tmp/$1.out" 'agent: clock ' 30 "$from" || die "no clock line"
+		real=$(word "$line" realtime)
+		off=$(awk -v g="$real" -v h="$line_ns" 'BEGIN { split(g, p, "."); printf "%d", (p[1] - int(h / 1e9)) * 1000 + (p[2] - h % 1e9) / 1e6 }')
+		if [ -z "$real_off_ms" ] || [ "$off" -gt "$real_off_ms" ]; then real_off_ms=$off; fi
+	done
 }
 
 boot lin 1

@@ -33,7 +33,7 @@ ids() { sed -n 's/^[0-9]* look [0-9]* changes \([0-9]*\) id /\1 /p' "$tmp/$1.out
 one_id() { # one_id NAME WHAT CHANGES
 	local got
 	wait_line "$tmp/$1.out" 'look [0-9]+ changes [0-9]+ id ' 20 || die "$1: no id: $(tail -n 3 "$tmp/$1.out")"
-	sleep 0.4
+	wait_line "$tmp/$1.out" "look $((10#$(cut -d ' ' -f 2 <<<"$line") + 5)) " 20 || die "$1: stands still"
 	got=$(ids "$1")
 	[ "$(wc -l <<<"$got")" = 1 ] || bad "$2: the id changes within a run: $got"
 	[ "${got%% *}" = "$3" ] || bad "$2: $got, wanted $3 changes"

@@ -71,10 +71,14 @@ fi
 
 # Throttle: the next beat of a guest with one every 20 ms comes 400 ms later, and a suspend cuts in.
 want '{"Throttle":[0,400000]}' '^"Ok"$'
-from=$(($(wc -l <"$tmp/web.out") + 1))
-wait_line "$tmp/web.out" 'beat ' 10 "$from" || die "throttled for good"
-wait_line "$tmp/web.out" 'beat ' 10 "$((from + 1))" || die "throttled for good"
-gap=$(awk -v n="$from" 'NR >= n - 2 && last && $1 - last > most { most = $1 - last } { last = $1 } END { print int(most / 1000000) }' "$tmp/web.out")
+# In the guest's own time, which goes on meanwhile.
+from=$(wc -l <"$tmp/web.out")
+for ((i = 1; i <= 20; i++)); do
+	wait_line "$tmp/web.out" 'beat ' 10 "$((from + i))" || die "throttled for good"
+	gap=$(awk -v n="$from" '$2 == "tsc_khz" { khz = $3 } $2 != "beat" || $4 != "tsc" { next }
+		NR >= n - 2 && last && ($5 - last) / khz > most { most = ($5 - last) / khz } { last = $5 } END { print int(most) }' "$tmp/web.out")
+	[ "$gap" -lt 350 ] || break
+done
 [ "$gap" -ge 350 ] || bad "throttled by 400 ms, the longest gap is $gap ms"
 want '{"Throttle":[1,30000000]}' '^"Ok"$'
 from=$(now_ms)
@@ -157,21 +161,25 @@ want '"SuspendVcpus"' '^"Ok"$'
 want '"ResumeVcpus"' '^"Ok"$'
 # A listener that does not read is dropped once its socket is full: nobody waits, and its descriptor goes.
 settled_fds() { # until there are no more than $1
-	for ((i = 0; i < 100; i++)); do
+	for ((i = 0; i < 1200; i++)); do
 		[ "$(find "/proc/$vm_pid/fd" -mindepth 1 | wc -l)" -le "$1" ] && return
 		sleep 0.05
 	done
 	bad "$(find "/proc/$vm_pid/fd" -mindepth 1 | wc -l) descriptors, wanted $1: $2"
 }
-sleep 0.2
-fds=$(find "/proc/$vm_pid/fd" -mindepth 1 | wc -l)
+fds=1000 # what it has once the connections that ended are gone
+for ((i = 0; i < 10; i++)); do
+	sleep 0.1
+	n=$(find "/proc/$vm_pid/fd" -mindepth 1 | wc -l)
+	[ "$n" -ge "$fds" ] || fds=$n
+done
 "$lib/ctlsend" --listen "$tmp/slow.sock" hold >"$tmp/slow" 2>&1 &
 slow=$!
 pids+=("$slow")
 for ((i = 0; i < 200; i++)); do [ -s "$tmp/slow" ] && break; sleep 0.02; done
 want "{\"RegisterListener\":{\"socket_addr\":\"$tmp/slow.sock\",\"event\":\"StateChange\"}}" '^"Ok"$'
 [ "$(find "/proc/$vm_pid/fd" -mindepth 1 | wc -l)" -gt "$fds" ] || bad "the VM holds no connection to its listener"
-timeout 120 "$lib/ctlstress" "$sock" cycles 2000 >"$tmp/cycles" 2>&1 || bad "cycles: $(cat "$tmp/cycles")"
+timeout 1200 "$lib/ctlstress" "$sock" cycles 2000 >"$tmp/cycles" 2>&1 || bad "cycles: $(cat "$tmp/cycles")"
 settled_fds "$fds" "a listener that does not read is kept"
 kill "$slow"
 wait "$slow" 2>/dev/null

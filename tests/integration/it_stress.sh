@@ -70,11 +70,13 @@ while ! over; do
 	start restore s
 	vm_send C
 	# Suspended by a client it answers when somebody lets it go on.
-	for ((i = 0; i < 20; i++)); do
-		wait_line "$tmp/s.out" 'check ' 1 && break
+	for ((i = 0; i < 200; i++)); do
+		grep -q ' check ' "$tmp/s.out" && break
+		sleep 0.2
 		t resume s >"$tmp/resume.out" 2>&1
 		t resume s --vcpus >"$tmp/resume.out" 2>&1
 	done
+	wait_line "$tmp/s.out" 'check ' 1
 	[[ $line == "check ok"* ]] || bad "after restore: '$line'"
 done
 for p in "${clients[@]}"; do

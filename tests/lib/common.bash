@@ -84,6 +84,7 @@ vm_begin() {
 	rm -f "$tmp/$name.in"
 	mkfifo "$tmp/$name.in"
 	exec {vm_in}<>"$tmp/$name.in"
+	rm -f "$tmp/$name.out" # its stamper may have lines of a VM that is gone left to write
 	: >"$tmp/$name.out"
 	"$torpor" "$@" "--${vm_port:-serial}" stdio --store "$store" <"$tmp/$name.in" \
 		> >("$lib/stamp" >"$tmp/$name.out") 2>"$tmp/$name.err" {vm_in}>&- &
@@ -99,9 +100,9 @@ vm_kill() {
 	return 0
 }
 # wait_line FILE REGEX SECONDS [FROM_LINE]: the first matching line into $line, without its time;
-# arrival time in $line_ns.
+# arrival time in $line_ns. SECONDS are generous for a machine that is idle; a loaded one gets ten times that.
 wait_line() {
-	local file=$1 re=$2 end=$(($(now_ms) + $3 * 1000)) from=${4:-1} got
+	local file=$1 re=$2 end=$(($(now_ms) + $3 * 10000)) from=${4:-1} got
 	while :; do
 		got=$(tail -n "+$from" "$file" 2>/dev/null | grep -E -m1 -- "^[0-9]+ $re")
 		if [ -n "$got" ]; then
@@ -112,6 +113,16 @@ wait_line() {
 		[ "$(now_ms)" -lt "$end" ] || return 1
 		sleep 0.02
 	done
+}
+# falls_silent FILE: what was on its way has come, and for a second nothing came.
+falls_silent() {
+	local i n=-1
+	for ((i = 0; i < 60; i++)); do
+		[ "$(wc -l <"$1")" = "$n" ] && return 0
+		n=$(wc -l <"$1")
+		sleep 1
+	done
+	return 1
 }
 # json FILE KEY: a top-level member's value, without quotes (numbers, strings, words).
 json() { sed -nE "s/.*\"$2\": ?(\"([^\"]*)\"|[^,}]*)[,}]?.*/\1/p" "$1" | head -n 1 | tr -d '" '; }
