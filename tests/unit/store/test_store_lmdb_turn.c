@@ -22,16 +22,33 @@
 
 static const char *const dbs[] = { "one" };
 
-static struct lenv *env_at(const char *dir, bool create)
+enum {
+	SOON_MS = 400, /* where a wait in vain is expected */
+	HANG_S = 200,  /* also on a loaded machine */
+};
+
+static struct err *open_env(const char *dir, bool create, unsigned wait_ms, struct lenv **ret)
 {
-	struct lenv *l = NULL;
 	struct lenv_opts o = { .dir = dir,
 			       .dbs = dbs,
 			       .ndbs = 1,
 			       .map_bytes = 16 * GIB,
 			       .create = create,
-			       .write_wait_ms = 400 };
-	OK(lenv_open(&o, &l));
+			       .write_wait_ms = wait_ms };
+	return lenv_open(&o, ret);
+}
+
+static struct lenv *env_at(const char *dir, bool create)
+{
+	struct lenv *l = NULL;
+	OK(open_env(dir, create, HANG_S * 1000, &l));
+	return l;
+}
+
+static struct lenv *hasty_env_at(const char *dir, bool create)
+{
+	struct lenv *l = NULL;
+	OK(open_env(dir, create, SOON_MS, &l));
 	return l;
 }
 
@@ -97,7 +114,7 @@ static void a_stopped_writer_is_not_waited_for_for_ever(void **state)
 {
 	(void)state;
 	char *dir = fix_tmpdir();
-	struct lenv *l = env_at(dir, true);
+	struct lenv *l = hasty_env_at(dir, true);
 	write_one(l, 1, 10);
 	int go;
 	pid_t pid = child_with_txn(dir, true, &go);
@@ -151,13 +168,15 @@ static void turns(void **state)
 {
 	(void)state;
 	char *dir = fix_tmpdir();
-	struct lenv *l = env_at(dir, true);
+	struct lenv *l = hasty_env_at(dir, true);
 	struct ltxn *t = NULL;
 	pthread_t other;
 	OK(ltxn_begin(l, true, &t));
 	assert_int_equal(pthread_create(&other, NULL, begin_in_thread, l), 0);
 	pthread_join(other, NULL);
 	ltxn_abort(t);
+	lenv_close(l);
+	l = env_at(dir, false);
 	pid_t pid = fork();
 	/* The child uses the handle that it inherited: its environment and its turn are its own. */
 	for (uint32_t i = 0; i < 100; i++) {
@@ -210,14 +229,8 @@ static pid_t child_that_writes(const char *dir, bool create)
 	if (pid == 0) {
 		struct lenv *l = NULL;
 		struct ltxn *t = NULL;
-		struct lenv_opts o = { .dir = dir,
-				       .dbs = dbs,
-				       .ndbs = 1,
-				       .map_bytes = 16 * GIB,
-				       .create = create,
-				       .write_wait_ms = 400 };
-		alarm(20); /* a hang */
-		struct err *e = lenv_open(&o, &l);
+		alarm(HANG_S);
+		struct err *e = open_env(dir, create, SOON_MS, &l);
 		if (e == NULL) {
 			e = ltxn_begin(l, true, &t);
 		}
@@ -312,14 +325,8 @@ static void a_stopped_waiter_is_passed_by(void **state)
 	assert_int_equal(pipe(ready), 0);
 	pid_t waiter = fork();
 	if (waiter == 0) {
-		struct lenv_opts o = { .dir = dir,
-				       .dbs = dbs,
-				       .ndbs = 1,
-				       .map_bytes = 16 * GIB,
-				       .write_wait_ms = 60000 };
 		struct ltxn *t = NULL;
-		struct lenv *mine = NULL;
-		OK(lenv_open(&o, &mine));
+		struct lenv *mine = env_at(dir, false);
 		assert_int_equal(write(ready[1], "", 1), 1);
 		OK(ltxn_begin(mine, true, &t));
 		_exit(0);
@@ -389,7 +396,7 @@ static void a_fork_keeps_its_hands_off_the_turn(void **state)
 {
 	(void)state;
 	char *dir = fix_tmpdir();
-	struct lenv *l = env_at(dir, true);
+	struct lenv *l = hasty_env_at(dir, true);
 	struct ltxn *t = NULL;
 	write_one(l, 1, 10);
 	OK(ltxn_begin(l, true, &t));
@@ -398,7 +405,7 @@ static void a_fork_keeps_its_hands_off_the_turn(void **state)
 	for (unsigned commit = 0; commit < 2; commit++) {
 		pid_t pid = fork();
 		if (pid == 0) {
-			alarm(20);
+			alarm(HANG_S);
 			struct err *e = NULL;
 			if (commit) {
 				e = ltxn_commit(t);
@@ -426,7 +433,7 @@ static void a_fault_in_a_commit_hangs_nobody(void **state)
 	(void)state;
 	char *dir = fix_tmpdir();
 	char path[300];
-	struct lenv *l = env_at(dir, true);
+	struct lenv *l = hasty_env_at(dir, true);
 	for (uint32_t k = 0; k < 400; k++) {
 		write_one(l, k, 1500);
 	}
@@ -436,13 +443,13 @@ static void a_fault_in_a_commit_hangs_nobody(void **state)
 	assert_int_equal(pipe(go), 0);
 	pid_t other = fork();
 	if (other == 0) { /* has the environment open and checked before it is damaged */
-		struct lenv *mine = env_at(dir, false);
+		struct lenv *mine = hasty_env_at(dir, false);
 		struct ltxn *t = NULL;
 		char c;
 		write_one(mine, 1, 10);
 		assert_int_equal(write(ready[1], "", 1), 1);
 		assert_int_equal(read(go[0], &c, 1), 1);
-		alarm(20);
+		alarm(HANG_S);
 		struct err *e = ltxn_begin(mine, true, &t);
 		_exit(e == NULL ? 0 : (int)err_class(e));
 	}
