@@ -27,14 +27,13 @@ enum {
 static bool disabled;                          /* const after start-up */
 static char *syscall_names[SYSCALLS_MAX];      /* const after jail_init; owned until the end */
 static struct sock_fprog filters[JAIL__ROLES]; /* const after jail_init */
-static struct err *init_err;                   /* const after jail_init; never freed */
+/* Which to build: those of a VM's threads, or (jail_usernet) the one of its process. */
+static unsigned wanted = (1u << JAIL_USERNET) - 1;
+static struct err *init_err; /* const after jail_init; never freed */
 static pthread_once_t init_once = PTHREAD_ONCE_INIT;
 static const char *const role_names[JAIL__ROLES] = {
-	[JAIL_MAIN] = "main",
-	[JAIL_VCPU] = "vcpu",
-	[JAIL_JOB] = "job",
-	[JAIL_PAGER] = "pager",
-	[JAIL_IO] = "device",
+	[JAIL_MAIN] = "main",   [JAIL_VCPU] = "vcpu", [JAIL_JOB] = "job",
+	[JAIL_PAGER] = "pager", [JAIL_IO] = "device", [JAIL_USERNET] = "usernet",
 };
 /* A thread that never called jail_thread has its parent's filter. */
 static _Thread_local const char *thread_role = "worker";
@@ -74,7 +73,9 @@ static void jail_init(void)
 		return;
 	}
 	for (unsigned r = 0; r < JAIL__ROLES; r++) {
-		init_err = jail_rules_build((enum jail_role)r, JAIL_SANITIZED, &filters[r]);
+		if ((wanted >> r & 1) != 0) {
+			init_err = jail_rules_build((enum jail_role)r, JAIL_SANITIZED, &filters[r]);
+		}
 		if (init_err != NULL) {
 			return;
 		}
@@ -117,6 +118,19 @@ struct err *jail_process(const char *store_dir, const char *run_dir, bool *ret_l
 	TRY(ensure_init());
 	TRY(set_no_new_privs());
 	return jail_fs_restrict(store_dir, run_dir, ret_landlock);
+}
+
+struct err *jail_usernet(void)
+{
+	if (disabled) {
+		return NULL;
+	}
+	bool landlock = false; /* without it, only seccomp */
+	wanted = 1u << JAIL_USERNET;
+	TRY(ensure_init());
+	TRY(set_no_new_privs());
+	TRY(jail_fs_restrict_usernet(&landlock));
+	return jail_thread(JAIL_USERNET);
 }
 
 struct err *jail_thread(enum jail_role role)

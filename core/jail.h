@@ -10,11 +10,12 @@
 #include "core/base/err.h"
 
 enum jail_role {
-	JAIL_MAIN, /* main loop: sockets, epoll, device descriptors, thread creation */
-	JAIL_VCPU, /* KVM_RUN and vCPU ioctls, device output, futexes */
-	JAIL_JOB,  /* takes and loads with their workers: store files, memfds */
-	JAIL_PAGER, /* page server: reads the store, places pages */
-	JAIL_IO,   /* a device's own thread: its io_uring, interrupts */
+	JAIL_MAIN,    /* main loop: sockets, epoll, device descriptors, thread creation */
+	JAIL_VCPU,    /* KVM_RUN and vCPU ioctls, device output, futexes */
+	JAIL_JOB,     /* takes and loads with their workers: store files, memfds */
+	JAIL_PAGER,   /* page server: reads the store, places pages */
+	JAIL_IO,      /* a device's own thread: its io_uring, interrupts */
+	JAIL_USERNET, /* the process of user networking (usernet.h), no thread of the VM */
 };
 
 /*
@@ -24,9 +25,12 @@ enum jail_role {
  */
 MUST_USE struct err *jail_process(const char *store_dir, const char *run_dir, bool *ret_landlock);
 /* The calling thread; first thing of every thread. Roles nest: a thread started from a jailed one
- * inherits its filter, so filters of JOB, VCPU and PAGER are what MAIN may become, and MAIN allows their
- * union until it calls this itself, after it has started no more kinds of threads. */
+ * inherits its filter, so filters of JOB, VCPU and PAGER are what MAIN may become, and MAIN allows
+ * their union until it calls this itself, after it has started no more kinds of threads. */
 MUST_USE struct err *jail_thread(enum jail_role role);
+/* Likewise for the process of user networking, whole: sockets of the Internet, and of files the
+ * addresses of name servers alone. Instead of the two above. */
+MUST_USE struct err *jail_usernet(void);
 /* Off for the process: --no-jail, for debugging only, says so on stderr. Before jail_process. */
 void jail_disable(void);
 

@@ -79,12 +79,13 @@ static struct err *allow_facts(int ruleset, uint64_t known)
 	return NULL;
 }
 
-struct err *jail_fs_restrict(const char *store_dir, const char *run_dir, bool *ret_done)
+/* An empty set of rules; *ret as much of `set` as this kernel knows. ret_fd -1: it has no Landlock.
+ */
+static struct err *new_ruleset(bool net, struct ruleset *ret, struct fd *ret_fd)
 {
 	long abi = syscall(SYS_landlock_create_ruleset, NULL, 0, LANDLOCK_CREATE_RULESET_VERSION);
 	if (abi < 1) {
-		*ret_done = false; /* not built in, or switched off at boot */
-		return NULL;
+		return NULL; /* not built in, or switched off at boot */
 	}
 	struct ruleset set = { .fs = FS_ALL };
 	if (abi < 2) {
@@ -93,7 +94,7 @@ struct err *jail_fs_restrict(const char *store_dir, const char *run_dir, bool *r
 	if (abi < 3) {
 		set.fs &= ~FS_TRUNCATE;
 	}
-	if (abi >= 4) {
+	if (abi >= 4 && net) {
 		set.net = NET_BIND_TCP | NET_CONNECT_TCP;
 	}
 	SCOPE(fd_close)
@@ -102,13 +103,53 @@ struct err *jail_fs_restrict(const char *store_dir, const char *run_dir, bool *r
 	if (ruleset.n < 0) {
 		return ERR_ERRNO("making a Landlock rule set");
 	}
-	TRY(allow(ruleset.n, store_dir, FS_TREE & set.fs, true));
-	TRY(allow(ruleset.n, run_dir, FS_TREE & set.fs, true));
-	TRY(allow(ruleset.n, "/dev/kvm", FS_FILE & set.fs & ~FS_TRUNCATE, false));
-	TRY(allow_facts(ruleset.n, set.fs));
-	if (syscall(SYS_landlock_restrict_self, ruleset.n, 0) != 0) {
+	*ret = set;
+	*ret_fd = fd_move(&ruleset);
+	return NULL;
+}
+
+static struct err *enforce(int ruleset, bool *ret_done)
+{
+	if (syscall(SYS_landlock_restrict_self, ruleset, 0) != 0) {
 		return ERR_ERRNO("putting the Landlock rules in force");
 	}
 	*ret_done = true;
 	return NULL;
+}
+
+struct err *jail_fs_restrict(const char *store_dir, const char *run_dir, bool *ret_done)
+{
+	struct ruleset set = { 0 };
+	SCOPE(fd_close) struct fd ruleset = FD_NONE;
+	TRY(new_ruleset(true, &set, &ruleset));
+	if (ruleset.n < 0) {
+		*ret_done = false;
+		return NULL;
+	}
+	TRY(allow(ruleset.n, store_dir, FS_TREE & set.fs, true));
+	TRY(allow(ruleset.n, run_dir, FS_TREE & set.fs, true));
+	TRY(allow(ruleset.n, "/dev/kvm", FS_FILE & set.fs & ~FS_TRUNCATE, false));
+	TRY(allow_facts(ruleset.n, set.fs));
+	return enforce(ruleset.n, ret_done);
+}
+
+struct err *jail_fs_restrict_usernet(bool *ret_done)
+{
+	/* The file, wherever a link leads, and the folders of those who write it anew. */
+	static const char *const names[] = { "/etc/resolv.conf", "/run/systemd/resolve",
+					     "/run/resolvconf" };
+	struct ruleset set = { 0 };
+	SCOPE(fd_close) struct fd ruleset = FD_NONE;
+	TRY(new_ruleset(false, &set, &ruleset));
+	if (ruleset.n < 0) {
+		*ret_done = false;
+		return NULL;
+	}
+	for (size_t i = 0; i < ARRAY_LEN(names); i++) {
+		TRY(allow(ruleset.n, names[i], LANDLOCK_ACCESS_FS_READ_FILE & set.fs, false));
+	}
+	if (JAIL_SANITIZED) {
+		TRY(allow(ruleset.n, "/proc", LANDLOCK_ACCESS_FS_READ_FILE & set.fs, false));
+	}
+	return enforce(ruleset.n, ret_done);
 }

@@ -8,7 +8,7 @@
 
 #include "core/jail.h"
 
-enum { JAIL__ROLES = JAIL_IO + 1 };
+enum { JAIL__ROLES = JAIL_USERNET + 1 };
 
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 #define JAIL_SANITIZED 1
@@ -21,5 +21,7 @@ enum { JAIL__ROLES = JAIL_IO + 1 };
 MUST_USE struct err *jail_rules_build(enum jail_role role, bool sanitized, struct sock_fprog *ret);
 /* Restricts the calling thread and all that it starts. *ret_done false: the kernel has none. */
 MUST_USE struct err *jail_fs_restrict(const char *store_dir, const char *run_dir, bool *ret_done);
+/* Likewise: the addresses of the host's name servers may be read, and the network stays. */
+MUST_USE struct err *jail_fs_restrict_usernet(bool *ret_done);
 
 #endif

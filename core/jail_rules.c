@@ -9,7 +9,8 @@
  * job).
  *
  * No role may execute a file, map memory as executable, make a process, or trace. MAIN alone may
- * make a socket, of one kind: Unix, SOCK_SEQPACKET.
+ * make a socket, of one kind: Unix, SOCK_SEQPACKET. USERNET is another process: it may make sockets
+ * of the Internet, and has nothing else.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -151,6 +152,19 @@ static const int main_calls[] = {
 	SCMP_SYS(connect),
 	SCMP_SYS(io_uring_setup),
 	SCMP_SYS(io_uring_register),
+};
+
+/* User networking: sockets of every guest connection, and the host's name servers. */
+static const int usernet_calls[] = {
+	SCMP_SYS(bind),       SCMP_SYS(listen),     SCMP_SYS(accept),      SCMP_SYS(accept4),
+	SCMP_SYS(connect),    SCMP_SYS(shutdown),   SCMP_SYS(getsockname), SCMP_SYS(getpeername),
+	SCMP_SYS(setsockopt), SCMP_SYS(getsockopt), SCMP_SYS(recvfrom),    SCMP_SYS(recvmsg),
+	SCMP_SYS(fcntl),      SCMP_SYS(openat),     SCMP_SYS(stat),        SCMP_SYS(lstat),
+};
+
+static const unsigned long usernet_ioctls[] = {
+	0x541b, /* FIONREAD */
+	0x5421, /* FIONBIO */
 };
 
 /* A device's own thread, IO: the ring that it was given, which is limited to what it needs. */
@@ -323,6 +337,23 @@ static struct err *allow_threads(scmp_filter_ctx ctx, bool sanitized)
 	return rule(seccomp_rule_add(ctx, SCMP_ACT_ERRNO(ENOSYS), SCMP_SYS(clone3), 0), "clone3");
 }
 
+/* Streams and datagrams of the Internet, ping's among them; a raw socket is refused, not punished,
+ * since it is asked for where ping's are not allowed. */
+static struct err *allow_internet(scmp_filter_ctx ctx)
+{
+	static const unsigned types[] = { SOCK_STREAM, SOCK_DGRAM };
+	for (size_t i = 0; i < ARRAY_LEN(types); i++) {
+		TRY(rule(seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(socket), 2,
+					  SCMP_A0(SCMP_CMP_EQ, AF_INET),
+					  SCMP_A1(SCMP_CMP_MASKED_EQ, 0xf, types[i])),
+			 "socket"));
+	}
+	return rule(seccomp_rule_add(ctx, SCMP_ACT_ERRNO(EPERM), SCMP_SYS(socket), 2,
+				     SCMP_A0(SCMP_CMP_EQ, AF_INET),
+				     SCMP_A1(SCMP_CMP_MASKED_EQ, 0xf, SOCK_RAW)),
+		    "socket");
+}
+
 static struct err *add_rules(scmp_filter_ctx ctx, enum jail_role role, bool sanitized)
 {
 	TRY(allow_all(ctx, common_calls, ARRAY_LEN(common_calls)));
@@ -332,6 +363,11 @@ static struct err *add_rules(scmp_filter_ctx ctx, enum jail_role role, bool sani
 	TRY(allow_common_args(ctx));
 	if (role == JAIL_VCPU) {
 		return allow_ioctls(ctx, vcpu_ioctls, ARRAY_LEN(vcpu_ioctls));
+	}
+	if (role == JAIL_USERNET) {
+		TRY(allow_all(ctx, usernet_calls, ARRAY_LEN(usernet_calls)));
+		TRY(allow_internet(ctx));
+		return allow_ioctls(ctx, usernet_ioctls, ARRAY_LEN(usernet_ioctls));
 	}
 	if (role == JAIL_IO) {
 		TRY(allow_all(ctx, io_calls, ARRAY_LEN(io_calls)));

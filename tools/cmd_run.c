@@ -175,8 +175,10 @@ struct err *cmd_run(struct args *a, int *ret_status)
 		  "queues=N, slot=N; a comma in PATH is doubled" },
 		{ "net", "WHERE[,mac=MAC]...", OPT_LIST, &r.nets,
 		  "a virtio network device; may be given several times. WHERE is\n"
-		  "tap=NAME (an interface that exists), fd=N (a tap or socket that the\n"
-		  "caller opened) or none; mac=MAC, mtu=N, id=NAME, slot=N" },
+		  "tap=NAME (an interface that exists), user (user networking:\n"
+		  "hostfwd=tcp:[ADDRESS]:PORT-[ADDRESS]:PORT, restrict, loopback), fd=N\n"
+		  "(a tap or socket that the caller opened) or none; mac=MAC, mtu=N,\n"
+		  "id=NAME, slot=N" },
 		{ "rng", NULL, OPT_FLAG, &r.rng, "a virtio entropy device" },
 		VMM_OPTS(&v),
 		{ "no-reboot", NULL, OPT_FLAG, &r.no_reboot,

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "core/net_end.h"
+#include "core/usernet.h"
 #include "tools/devspec.h"
 
 enum { FD_NUMBER_MAX = 1 << 20 };
@@ -19,7 +20,27 @@ static const char *after(const char *word, const char *head)
 	return strncmp(word, head, n) == 0 ? word + n : NULL;
 }
 
-/* Is it a WHERE? Its form alone is checked. */
+/* A word of user networking. *ret_known false: it is none of them. */
+static struct err *user_word(const char *word, struct usernet_opts *o, bool *ret_known)
+{
+	const char *forward = after(word, "hostfwd=");
+	*ret_known = true;
+	if (forward != NULL) {
+		ENSURE(o->n < USERNET_FORWARDS_MAX, ERR_USAGE, "at most %d times hostfwd",
+		       USERNET_FORWARDS_MAX);
+		TRY(usernet_parse_forward(forward, &o->forward[o->n]));
+		o->n++;
+	} else if (strcmp(word, "restrict") == 0) {
+		o->restricted = true;
+	} else if (strcmp(word, "loopback") == 0) {
+		o->loopback = true;
+	} else {
+		*ret_known = false;
+	}
+	return NULL;
+}
+
+/* Is it the first word of a WHERE? Its form alone is checked. */
 static struct err *check_where(const char *option, const char *word)
 {
 	const char *tap = after(word, "tap=");
@@ -34,8 +55,8 @@ static struct err *check_where(const char *option, const char *word)
 		ENSURE(n > 2, ERR_USAGE, "%s: '%s': 0 to 2 are torpor's own", option, word);
 		return NULL;
 	}
-	ENSURE(strcmp(word, "none") == 0, ERR_USAGE,
-	       "%s: '%.40s' is not one of tap=NAME, fd=N, none", option, word);
+	ENSURE(strcmp(word, "none") == 0 || strcmp(word, "user") == 0, ERR_USAGE,
+	       "%s: '%.40s' is not one of tap=NAME, fd=N, user, none", option, word);
 	return NULL;
 }
 
@@ -43,6 +64,16 @@ static struct err *set_word(const char *word, struct config_dev *d)
 {
 	bool known = false;
 	TRY(devspec_place("--net", word, d, &known));
+	if (!known && after(d->path, "user") != NULL) {
+		struct usernet_opts o = { 0 };
+		size_t n = strlen(d->path);
+		TRY(err_wrap(user_word(word, &o, &known), "--net"));
+		ENSURE(!known || n + 1 + strlen(word) < sizeof(d->path), ERR_USAGE,
+		       "--net: too many words");
+		if (known) { /* part of what is behind the device */
+			snprintf(d->path + n, sizeof(d->path) - n, ",%s", word);
+		}
+	}
 	const char *mac = after(word, "mac=");
 	if (mac != NULL) {
 		TRY(err_wrap(config_mac_parse(mac, d->mac), "--net"));
@@ -52,8 +83,11 @@ static struct err *set_word(const char *word, struct config_dev *d)
 		ENSURE(d->mtu >= CONFIG_MTU_MIN, ERR_USAGE, "--net: '%s': %d to %d are possible",
 		       word, CONFIG_MTU_MIN, CONFIG_MTU_MAX);
 	} else if (!known) {
-		return ERR(ERR_USAGE,
-			   "--net: '%.40s' is not one of mac=MAC, mtu=N, id=NAME, slot=N", word);
+		return ERR(
+			ERR_USAGE,
+			"--net: '%.40s' is not one of mac=MAC, mtu=N, id=NAME, slot=N, and of user "
+			"hostfwd=..., restrict, loopback",
+			word);
 	}
 	return NULL;
 }
@@ -94,16 +128,37 @@ size_t nets_fds(const struct opt_list *list, int *ret, size_t max)
 
 /* ---- opening ---- */
 
+static struct err *open_user(const char *words, struct host_end *end)
+{
+	struct usernet_opts o = { 0 };
+	char word[CONFIG_PATH_BYTES_MAX + 1];
+	while (*words != 0) {
+		bool known = false;
+		TRY(devspec_word("user", &words, word, sizeof(word)));
+		TRY(user_word(word, &o, &known));
+		ENSURE(known, ERR_USAGE, "'%.40s' is not one of hostfwd=..., restrict, loopback",
+		       word);
+	}
+	TRY(usernet_start(&o, &end->fd));
+	return net_end_fd(end->fd.n, end);
+}
+
 static struct err *open_one(const char *where, struct host_end *end)
 {
-	TRY(check_where("--net-map", where));
-	const char *tap = after(where, "tap=");
-	if (tap != NULL) {
-		return net_end_tap(tap, end);
-	}
+	const char *rest = where;
+	char word[CONFIG_PATH_BYTES_MAX + 1];
 	unsigned n = 0;
-	if (after(where, "fd=") != NULL) {
-		TRY(devspec_number("--net", where, FD_NUMBER_MAX, &n));
+	TRY(devspec_word("--net-map", &rest, word, sizeof(word)));
+	TRY(check_where("--net-map", word));
+	if (strcmp(word, "user") == 0) {
+		return open_user(rest, end);
+	}
+	ENSURE(*rest == 0, ERR_USAGE, "nothing goes with '%.40s': '%.40s'", word, rest);
+	if (after(word, "tap=") != NULL) {
+		return net_end_tap(after(word, "tap="), end);
+	}
+	if (after(word, "fd=") != NULL) {
+		TRY(devspec_number("--net", word, FD_NUMBER_MAX, &n));
 		return net_end_fd((int)n, end);
 	}
 	return NULL; /* none */

@@ -4,7 +4,8 @@
  * the jail. Used by cmd_run.c, cmd_restore.c and vmm.c on their one thread.
  *
  * WHERE is tap=NAME (an interface that exists), fd=N (a descriptor that the caller opened: a tap,
- * or a Unix socket that keeps messages apart), or none.
+ * or a Unix socket that keeps messages apart), user[,hostfwd=...][,restrict][,loopback] (user
+ * networking, usernet.h), or none.
  */
 #ifndef TORPOR_TOOLS_NETS_H
 #define TORPOR_TOOLS_NETS_H

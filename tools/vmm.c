@@ -216,9 +216,6 @@ static struct err *tell_end(const struct session_vm *s, int *ret_status)
 
 static struct err *enter_jail(const struct session_vm *s, const char *run_dir)
 {
-	if (s->v->no_jail) {
-		jail_disable();
-	}
 	bool landlock = false;
 	TRY(jail_process(s->v->store_dir, run_dir, &landlock));
 	if (!landlock && !s->v->no_jail) {
@@ -362,6 +359,9 @@ static struct err *run_claimed(struct session_vm *s, const char *run_dir, struct
 	s->loop = loop;
 	if (s->v->lazy) {
 		TRY(open_uffd(s));
+	}
+	if (s->v->no_jail) {
+		jail_disable();
 	}
 	TRY(nets_open(&s->v->config.devs, &s->v->net_map, s->v->image != NULL, &s->v->ends));
 	TRY(enter_jail(s, run_dir));

@@ -5,13 +5,17 @@
  *	netpeer wire LOG COMMAND...	runs COMMAND with descriptor 9, a socket, and
  *					sends each frame back
  *	netpeer udp ADDRESS PORT	sends each datagram back, for ever
+ *	netpeer tcp ADDRESS PORT KIB	sends that much and checks what comes back
  *
  * With `wire` every number must be one more than the one before it: the VMM neither loses nor
- * repeats what the guest sends. LOG gets "FAIL ..." at once, and "frames N" at the end.
+ * repeats what the guest sends. LOG gets "FAIL ..." at once, and "frames N" at the end. `tcp` says
+ * "kib N" now and then, "done" at the end, "FAIL ..." before it.
  */
 #include <arpa/inet.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <netinet/in.h>
+#include <poll.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -109,6 +113,75 @@ static int run_udp(const char *address, int port)
 	}
 }
 
+/* ---- TCP ---- */
+
+enum { PIECE = 8192, TELL_KIB = 16 };
+
+static uint8_t pattern(uint64_t i)
+{
+	return (uint8_t)(i * 7 ^ i >> 8 ^ i >> 16);
+}
+
+static int fail_tcp(const char *what, uint64_t at)
+{
+	printf("FAIL %s after %llu bytes: %s\n", what, (unsigned long long)at, strerror(errno));
+	return 1;
+}
+
+static int stream(int fd, uint64_t bytes)
+{
+	uint64_t out = 0, in = 0, told = 0;
+	fcntl(fd, F_SETFL, O_NONBLOCK);
+	printf("connected\n");
+	while (in < bytes) {
+		struct pollfd p = { .fd = fd,
+				    .events = (short)(POLLIN | (out < bytes ? POLLOUT : 0)) };
+		poll(&p, 1, -1);
+		if ((p.revents & POLLOUT) != 0) {
+			size_t n = bytes - out < PIECE ? bytes - out : PIECE;
+			for (size_t i = 0; i < n; i++) {
+				frame[i] = pattern(out + i);
+			}
+			ssize_t sent = send(fd, frame, n, MSG_NOSIGNAL);
+			if (sent < 0 && errno != EAGAIN) {
+				return fail_tcp("send", in);
+			}
+			out += sent > 0 ? (uint64_t)sent : 0;
+		}
+		if ((p.revents & (POLLIN | POLLERR | POLLHUP)) != 0) {
+			ssize_t n = recv(fd, frame, PIECE, 0);
+			if (n == 0 || (n < 0 && errno != EAGAIN)) {
+				return fail_tcp("recv", in);
+			}
+			for (ssize_t i = 0; i < n; i++, in++) {
+				if (frame[i] != pattern(in)) {
+					return fail_tcp("another byte", in);
+				}
+			}
+		}
+		if (in / 1024 / TELL_KIB != told) {
+			told = in / 1024 / TELL_KIB;
+			printf("kib %llu\n", (unsigned long long)(in / 1024));
+		}
+	}
+	printf("done\n");
+	return 0;
+}
+
+static int run_tcp(const char *address, int port, uint64_t kib)
+{
+	struct sockaddr_in at = { .sin_family = AF_INET, .sin_port = htons((uint16_t)port) };
+	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	setvbuf(stdout, NULL, _IOLBF, 0);
+	if (inet_pton(AF_INET, address, &at.sin_addr) != 1 || fd < 0) {
+		return fail(address);
+	}
+	if (connect(fd, (struct sockaddr *)&at, sizeof(at)) != 0) {
+		return fail_tcp("connect", 0);
+	}
+	return stream(fd, kib * 1024);
+}
+
 int main(int argc, char **argv)
 {
 	if (argc >= 4 && strcmp(argv[1], "wire") == 0) {
@@ -117,6 +190,10 @@ int main(int argc, char **argv)
 	if (argc == 4 && strcmp(argv[1], "udp") == 0) {
 		return run_udp(argv[2], atoi(argv[3]));
 	}
-	fprintf(stderr, "usage: netpeer wire LOG COMMAND... | netpeer udp ADDRESS PORT\n");
+	if (argc == 5 && strcmp(argv[1], "tcp") == 0) {
+		return run_tcp(argv[2], atoi(argv[3]), strtoull(argv[4], NULL, 10));
+	}
+	fprintf(stderr, "usage: netpeer wire LOG COMMAND... | udp ADDRESS PORT | tcp ADDRESS PORT "
+			"KIB\n");
 	return 2;
 }

@@ -62,7 +62,7 @@ _torpor() {
 		mapfile -t COMPREPLY < <(compgen -W "refuse accept" -- "$cur")
 		return ;;
 	--net)
-		mapfile -t COMPREPLY < <(compgen -W "tap= fd= none" -- "$cur")
+		mapfile -t COMPREPLY < <(compgen -W "tap= user fd= none" -- "$cur")
 		return ;;
 	--on-term)
 		mapfile -t COMPREPLY < <(compgen -W "checkpoint stop" -- "$cur")

@@ -3,7 +3,8 @@
  * Guest of the network tests: sends numbered frames without a pause to somebody who sends each
  * back, and checks what returns. One line per round: "round N sent S back B lost L irqs I". Command
  * line: beat=MS between rounds, intx=1 for INTA instead of MSI-X, event=0 without event-idx,
- * merge=1 with merged buffers, udp=1 for UDP to 10.9.0.1 port 7 with the checksum left to the host.
+ * merge=1 with merged buffers, udp=1 for UDP to 10.9.0.1 port 7 with the checksum left to the host,
+ * udp=2 for UDP to 10.0.2.2 port 7 without one, and answers to ARP (user networking).
  *
  * What is on its way may be lost by a restore and by nothing else; what returns is whole, in order,
  * and never seen twice. A guest that is asked to announce itself says so: "announced N".
@@ -29,6 +30,8 @@
 #define HEADER 12
 #define ETHERNET 14
 #define TYPE_LOCAL 0x88b5
+#define TYPE_ARP 0x0806
+#define ARP_BYTES 28
 #define UDP_HEAD (20 + 8)
 #define PATIENCE 1000 /* rounds without an answer, after which a frame counts as lost */
 
@@ -38,7 +41,7 @@ void *memset(void *d, int c, size_t n);
 static struct vdev net;
 static uint64_t sent, back, lost, announced, idle;
 static uint32_t next_seq = 1, expected = 1, seen;
-static bool udp;
+static unsigned udp;
 static uint32_t buffer_bytes, in_at;
 static uint8_t in[BUFFERS][BUFFER_BYTES] __attribute__((aligned(16)));
 static uint8_t out[WINDOW][BUFFER_BYTES] __attribute__((aligned(16)));
@@ -73,6 +76,51 @@ static void give_buffer(unsigned i)
 	in_head[i] = v_offer(&net, RX, &b, 0, 1);
 }
 
+static const uint8_t *ours(void)
+{
+	static const uint8_t addr[2][4] = { { 10, 9, 0, 2 }, { 10, 0, 2, 15 } };
+	return addr[udp - 1];
+}
+
+static const uint8_t *theirs(void)
+{
+	static const uint8_t addr[2][4] = { { 10, 9, 0, 1 }, { 10, 0, 2, 2 } };
+	return addr[udp - 1];
+}
+
+static bool alike(const uint8_t *a, const uint8_t *b, unsigned n)
+{
+	for (unsigned i = 0; i < n; i++) {
+		if (a[i] != b[i]) {
+			return false;
+		}
+	}
+	return true;
+}
+
+/* Tells who asks for our address where it is. */
+static void answer_arp(const uint8_t *p, uint32_t len)
+{
+	static uint8_t reply[HEADER + ETHERNET + ARP_BYTES];
+	const uint8_t *ask = p + HEADER + ETHERNET;
+	uint8_t *arp = reply + HEADER + ETHERNET;
+
+	if (len < sizeof(reply) || ask[7] != 1 || !alike(ask + 24, ours(), 4)) {
+		return;
+	}
+	memcpy(reply + HEADER, ask + 8, 6);
+	memcpy(reply + HEADER + 12, p + HEADER + 12, 2);
+	memcpy(arp, ask, 8);
+	arp[7] = 2;
+	for (unsigned i = 0; i < 6; i++) {
+		arp[8 + i] = reply[HEADER + 6 + i] = v_get8(net.config + i);
+	}
+	memcpy(arp + 14, ours(), 4);
+	memcpy(arp + 18, ask + 8, 10);
+	struct vbuf b = { reply, sizeof(reply) };
+	v_offer(&net, TX, &b, 1, 0);
+}
+
 /* IPv4 and UDP around the data; the checksum of UDP has the pseudo header only. */
 static void put_udp(uint8_t *header, uint8_t *ip, uint32_t len)
 {
@@ -81,11 +129,16 @@ static void put_udp(uint8_t *header, uint8_t *ip, uint32_t len)
 	uint8_t pseudo[12];
 
 	memcpy(ip, head, 20);
+	memcpy(ip + 12, ours(), 4);
+	memcpy(ip + 16, theirs(), 4);
 	put16(ip + 2, UDP_HEAD + len);
 	put16(ip + 10, ~sum16(ip, 20, 0));
 	put16(ip + 20, 7);
 	put16(ip + 22, 7);
 	put16(ip + 24, 8 + len);
+	if (udp == 2) {
+		return;
+	}
 	memcpy(pseudo, ip + 12, 8);
 	put16(pseudo + 8, 17);
 	put16(pseudo + 10, 8 + len);
@@ -128,6 +181,10 @@ static void check(const uint8_t *p, uint32_t len)
 	uint32_t seq;
 
 	CHECK(len >= HEADER + ETHERNET, len);
+	if (udp == 2 && (type[0] << 8 | type[1]) == TYPE_ARP) {
+		answer_arp(p, len);
+		return;
+	}
 	if ((type[0] << 8 | type[1]) != (udp ? 0x0800 : TYPE_LOCAL) ||
 	    (udp && (p[HEADER + ETHERNET + 9] != 17 || p[HEADER + ETHERNET + 23] != 7))) {
 		return;
@@ -213,14 +270,14 @@ void guest_main(void)
 
 	irq_off();
 	lapic_on();
-	udp = arg_number("udp", 0);
+	udp = (unsigned)arg_number("udp", 0);
 	features |= arg_number("event", 1) ? V_EVENT_IDX : 0;
 	features |= merge ? F_MERGE : 0;
-	features |= udp ? F_CSUM | F_GUEST_CSUM : 0;
+	features |= udp == 1 ? F_CSUM | F_GUEST_CSUM : 0;
 	irq_handler(0x7d, tick);
 	CHECK(v_find(NET, 0, &net), 0);
 	start(features, merge);
-	CHECK(!udp || net.features & F_CSUM, net.features);
+	CHECK(udp != 1 || net.features & F_CSUM, net.features);
 	print("net: features %lx mac %x:%x\n", net.features, v_get8(net.config),
 	      v_get8(net.config + 5));
 	for (;;) {
