@@ -240,12 +240,14 @@ static json_t *restore_json(const struct life_status *s)
 	if (!s->lazy) {
 		return NULL;
 	}
-	return json_pack("{s:s,s:s,s:I,s:I,s:I,s:I,s:I,s:I,s:s*}", "mode", "lazy", "state",
-			 p->state, "resident", (json_int_t)p->resident, "missing",
+	return json_pack("{s:s,s:s,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:s*}", "mode", "lazy",
+			 "state", p->state, "resident", (json_int_t)p->resident, "missing",
 			 (json_int_t)(p->bytes - p->resident), "faults", (json_int_t)p->faults,
 			 "fault_p50_us", (json_int_t)(p->p50_ns / 1000), "fault_p99_us",
 			 (json_int_t)(p->p99_ns / 1000), "fault_max_us",
-			 (json_int_t)(p->max_ns / 1000), "error", p->why[0] != 0 ? p->why : NULL);
+			 (json_int_t)(p->max_ns / 1000), "demanded", (json_int_t)p->demanded,
+			 "known", (json_int_t)p->known, "first", (json_int_t)p->first, "error",
+			 p->why[0] != 0 ? p->why : NULL);
 }
 
 static void reply_status(struct call *call)

@@ -638,7 +638,8 @@ static const struct wire_type t_descriptor = COMPOSED(WIRE_STRUCT, 0, descriptor
 static const struct wire_member restore_members[] = {
 	SEEN("mode", t_text),        SEEN("state", t_text),       SEEN("resident", t_u64),
 	SEEN("missing", t_u64),      SEEN("faults", t_u64),       SEEN("fault_p50_us", t_u64),
-	SEEN("fault_p99_us", t_u64), SEEN("fault_max_us", t_u64), SEEN_OPT("error", t_text),
+	SEEN("fault_p99_us", t_u64), SEEN("fault_max_us", t_u64), SEEN("demanded", t_u64),
+	SEEN("known", t_u64),        SEEN("first", t_u64),        SEEN_OPT("error", t_text),
 };
 static const struct wire_type t_restore = COMPOSED(WIRE_STRUCT, 0, restore_members);
 static const struct wire_member status_members[] = {

@@ -315,6 +315,7 @@ static void on_pages(void *arg, enum pager_event ev, const char *text)
 	switch (ev) {
 	case PAGER_FULL:
 		LOG_D("guest memory is complete");
+		life_wset_store(l); /* nobody waits for anything any more */
 		break;
 	case PAGER_STUCK:
 		on_stuck(l, text);
@@ -338,6 +339,7 @@ static struct err *start_pager(struct life *l, struct fd *uffd)
 		.arg = l,
 	};
 	TRY(snap_image_pages(l->image, &opts.source));
+	snap_image_wset(l->image, &opts.first);
 	opts.uffd = fd_move(uffd).n;
 	struct err *e = pager_start(&opts, &l->pager);
 	if (e != NULL && err_class(e) == ERR_INCOMPAT) {
@@ -426,6 +428,9 @@ static struct err *start(struct life *l, enum life_event ev)
 struct err *life_start(struct life *l)
 {
 	TRY(start(l, l->start_paused ? LIFE_EV_START_PAUSED : LIFE_EV_START));
+	if (l->pager != NULL) {
+		TRY(life_wset_begin(l));
+	}
 	return l->pager != NULL && !l->no_fill ? pager_fill(l->pager) : NULL;
 }
 
@@ -438,6 +443,7 @@ void life_free(struct life *l)
 		return;
 	}
 	life_take_wait(l);
+	life_wset_end(l);
 	checkpoint_free(l->checkpoint);
 	if (l->machine != NULL && !machine_stop(l->machine, END_MS)) {
 		/* What waits for a page must not get a zero one, and the process ends soon. */
@@ -502,6 +508,7 @@ static struct err *reset_vm(struct life *l)
 	       "a vCPU waits for a page of its memory, which does not come");
 	dirty_detach(l->dirty);
 	machine_free(MOVE(l->machine));
+	life_wset_store(l);
 	pager_free(MOVE(l->pager)); /* before the clearing: it would place the snapshot's pages */
 	TRY(gmem_clear(l->gmem));
 	TRY(build_machine(l, false));

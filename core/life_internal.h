@@ -45,6 +45,16 @@ struct take_job {
 	uint64_t n_total; /* [lock] */
 };
 
+/* Storing the working set, once per lazy restore. The thread reads image and demanded. */
+struct wset_job {
+	struct loop_timer *timer;
+	struct snap_image *image;
+	struct page_order demanded;
+	pthread_t thread;
+	bool begun;
+	bool running;
+};
+
 struct life {
 	struct loop *loop;
 	struct fsm fsm; /* main loop only */
@@ -65,6 +75,7 @@ struct life {
 	struct snap_image
 		*image;      /* what it was restored from; its lease keeps the files readable */
 	struct pager *pager; /* brings memory from the image; NULL: all was read, or reset since */
+	struct wset_job wset;
 	bool no_fill;
 	uint64_t parent;            /* snapshot this VM descends from */
 	struct serial_link *serial; /* stays over resets: clients are not cut off */
@@ -94,6 +105,14 @@ void life_tell(const struct life *l, const struct life_news *news);
 void life_end(struct life *l, enum vm_end end, const char *report);
 /* Does what the guest asked for. */
 void life_act(struct life *l, enum machine_event ev, const char *report);
+
+/* ---- life_wset.c ---- */
+
+MUST_USE struct err *life_wset_begin(struct life *l);
+/* What is known now is stored, if nothing was before. Not after the pager is gone. */
+void life_wset_store(struct life *l);
+/* The same, and waits for it. */
+void life_wset_end(struct life *l);
 
 /* ---- life_take.c ---- */
 

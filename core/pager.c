@@ -9,8 +9,8 @@
  * I1: a page is placed by uffd_copy only, which never replaces one.
  * I2: a bit of `present` is set after its page was placed or found in place; a page whose bit is
  * set is not placed again. I3: `filling` is held by one thread at a time: only it calls the
- * source's fill. I4: memory is unregistered only when every page that is not zero is present, or by
- * pager_free.
+ * source's fill, and its fetch as PAGE_READER_FILL. I4: memory is unregistered only when every page
+ * that is not zero is present, or by pager_free.
  */
 #include "core/pager.h"
 
@@ -37,6 +37,7 @@ enum {
 	RETRY_FIRST_MS = 1000, /* the filler after an error of the disk; doubles */
 	RETRY_LAST_MS = 30000,
 	BITS = 64,
+	AHEAD_PIECES = 64,      /* 4 MiB of memory, less of the file */
 	SHOWN_BUCKETS = 4 * 40, /* quarter octaves of ns, up to 18 minutes */
 };
 
@@ -86,6 +87,11 @@ struct pager {
 	const bool *cancel; /* of the job that it fills for, NULL: tfill */
 	bool cut;           /* something was left out because it was told to let go */
 
+	struct page_order first;      /* const until freed */
+	atomic_uint_least64_t nfirst; /* pages of it that were placed */
+	uint64_t *demand;             /* owned, PAGER_DEMAND_MAX; written by tpage */
+	atomic_size_t ndemand;        /* those below are written */
+	uint64_t demand_until_ns;     /* const */
 	atomic_uint_least64_t nfaults;
 	atomic_uint_least64_t max_ns;
 	atomic_uint_least64_t took[SHOWN_BUCKETS];
@@ -193,8 +199,8 @@ static gfn_t gfn_of(const struct pager *p, uint64_t page)
 	BUG_ON(true); /* the kernel told of a page that was never registered */
 }
 
-/* Places what is missing of a run. */
-static struct err *place(struct pager *p, const struct page_run *run)
+/* Places what is missing of a run; what it placed is added to *count. */
+static struct err *place(struct pager *p, const struct page_run *run, atomic_uint_least64_t *count)
 {
 	uint64_t page;
 	ENSURE(page_of(p, run->gfn, run->npages, &page), ERR_CORRUPT,
@@ -214,6 +220,9 @@ static struct err *place(struct pager *p, const struct page_run *run)
 		TRY(uffd_copy(p->uffd.n, p->base + (page + at) * PAGE_BYTES, from + at * PAGE_BYTES,
 			      n * PAGE_BYTES, &placed));
 		set_present(p, page + at, n);
+		if (count != NULL) {
+			atomic_fetch_add(count, placed);
+		}
 		at += n;
 	}
 	return NULL;
@@ -242,6 +251,16 @@ static void count_fault(struct pager *p, uint64_t ns)
 	}
 }
 
+/* On tpage. */
+static void note_demand(struct pager *p, uint64_t gfn, uint64_t when_ns)
+{
+	size_t n = atomic_load(&p->ndemand);
+	if (n < PAGER_DEMAND_MAX && when_ns < p->demand_until_ns) {
+		p->demand[n] = gfn;
+		atomic_store(&p->ndemand, n + 1);
+	}
+}
+
 static struct err *serve(struct pager *p, uint64_t page)
 {
 	gfn_t gfn = gfn_of(p, page);
@@ -251,7 +270,7 @@ static struct err *serve(struct pager *p, uint64_t page)
 		e = ERR(ERR_CORRUPT, "its source gave another page");
 	}
 	if (e == NULL) {
-		e = place(p, &run);
+		e = place(p, &run, NULL);
 	}
 	return err_wrap(e, "guest memory at 0x%llx", (unsigned long long)(gfn.v * PAGE_BYTES));
 }
@@ -268,6 +287,7 @@ static void on_fault(struct pager *p, const struct uffd_fault *f, uint64_t since
 		uint64_t placed;
 		e = uffd_copy(p->uffd.n, p->base + page * PAGE_BYTES, zero, PAGE_BYTES, &placed);
 	} else {
+		note_demand(p, gfn_of(p, page).v, since_ns);
 		e = serve(p, page);
 	}
 	if (e != NULL) {
@@ -331,7 +351,7 @@ static struct err *fill_place(void *arg, const struct page_run *run)
 {
 	struct pager *p = arg;
 	ENSURE(!__atomic_load_n(&p->stop, __ATOMIC_RELAXED), ERR_CANCELLED, "it ends");
-	return place(p, run);
+	return place(p, run, NULL);
 }
 
 /* True while the thread that fills is to go on. */
@@ -424,9 +444,54 @@ static void pause_filling(struct pager *p, uint64_t ms)
 	}
 }
 
+/* One piece of what is to come first. False: enough of that. */
+static bool bring_first(struct pager *p, size_t i)
+{
+	gfn_t gfn = { p->first.gfn[i] };
+	uint64_t page;
+	struct page_run run;
+	if (__atomic_load_n(&p->stop, __ATOMIC_RELAXED) || atomic_load(&p->yield)) {
+		return false;
+	}
+	if (!page_of(p, gfn, 1, &page) || is_present(p, page)) {
+		return true; /* no page of ours, or somebody was faster */
+	}
+	struct err *e = p->source.ops->fetch(p->source.self, PAGE_READER_FILL, gfn, &run);
+	if (e == NULL) {
+		e = place(p, &run, &p->nfirst);
+	}
+	bool ok = e == NULL;
+	err_drop(e, "whoever needs the page, and the fill, will come upon it, too");
+	return ok;
+}
+
+/*
+ * What was waited for after earlier restores, before the guest asks. With `filling` taken; gives up
+ * when somebody else wants it. The guest waits for none of this: its faults are served beside it.
+ */
+static void fill_first(struct pager *p)
+{
+	const struct page_source_ops *ops = p->source.ops;
+	size_t ahead = 0;
+	for (size_t i = 0; i < p->first.n && bring_first(p, i); i++) {
+		for (; ops->soon != NULL && ahead < MIN(p->first.n, i + AHEAD_PIECES); ahead++) {
+			uint64_t page;
+			gfn_t gfn = { p->first.gfn[ahead] };
+			if (page_of(p, gfn, 1, &page) && !is_present(p, page)) {
+				ops->soon(p->source.self, PAGE_READER_FILL, gfn);
+			}
+		}
+	}
+}
+
 static void fill_loop(struct pager *p)
 {
 	uint64_t wait_ms = RETRY_FIRST_MS;
+	if (take_filling(p, false)) {
+		fill_first(p);
+		drop_filling(p);
+	}
+	(void)setpriority(PRIO_PROCESS, 0, FILL_NICE); /* of this thread; less kind without it */
 	while (take_filling(p, false)) {
 		struct err *e = fill_once(p, NULL);
 		drop_filling(p);
@@ -456,7 +521,6 @@ static void *fill_main(void *arg)
 		log_err(err_wrap(e, "filling guest memory"));
 		return NULL;
 	}
-	(void)setpriority(PRIO_PROCESS, 0, FILL_NICE); /* of this thread; less kind without it */
 	fill_loop(p);
 	lock_take(&p->lock);
 	bool complete = p->complete;
@@ -553,7 +617,11 @@ static struct err *start(struct pager *p)
 	uint64_t words = (p->bytes / PAGE_BYTES + BITS - 1) / BITS;
 	p->present = calloc(words, sizeof(*p->present));
 	p->anchor = calloc(1, sizeof(*p->anchor));
-	ENSURE(p->present != NULL && p->anchor != NULL, ERR_SYS, "out of memory");
+	/* Untouched memory costs nothing. */
+	p->demand = calloc(PAGER_DEMAND_MAX, sizeof(*p->demand));
+	ENSURE(p->present != NULL && p->anchor != NULL && p->demand != NULL, ERR_SYS,
+	       "out of memory");
+	p->demand_until_ns = clock_mono_ns() + PAGER_DEMAND_NS;
 	atomic_store(&p->anchor->refs, 1);
 	p->anchor->p = p;
 	p->bell.n = eventfd(0, EFD_CLOEXEC);
@@ -572,10 +640,12 @@ static struct err *start(struct pager *p)
 struct err *pager_start(const struct pager_opts *opts, struct pager **ret_pager)
 {
 	struct page_source source = opts->source;
+	struct page_order first = opts->first;
 	struct fd uffd = { opts->uffd };
 	SCOPE(pager_freep) struct pager *p = calloc(1, sizeof(*p));
 	if (p == NULL) {
 		page_source_done(&source);
+		page_order_done(&first);
 		fd_close(&uffd);
 		return ERR(ERR_SYS, "out of memory");
 	}
@@ -584,6 +654,7 @@ struct err *pager_start(const struct pager_opts *opts, struct pager **ret_pager)
 	p->loop = opts->loop;
 	p->gmem = opts->gmem;
 	p->source = source;
+	p->first = first;
 	p->uffd = uffd;
 	p->bell = FD_NONE;
 	p->on_event = opts->on_event;
@@ -617,6 +688,8 @@ void pager_free(struct pager *p)
 	}
 	cond_done(&p->changed);
 	lock_done(&p->lock);
+	page_order_done(&p->first);
+	free(p->demand);
 	free(p->present);
 	free(p);
 }
@@ -651,6 +724,16 @@ static const char *state_name(struct pager *p)
 	return p->have_fill_thread ? "filling" : "waiting";
 }
 
+struct err *pager_demanded(struct pager *p, struct page_order *ret)
+{
+	size_t n = atomic_load(&p->ndemand);
+	uint64_t *gfn = malloc(MAX(n, 1u) * sizeof(*gfn));
+	ENSURE(gfn != NULL, ERR_SYS, "out of memory");
+	memcpy(gfn, p->demand, n * sizeof(*gfn));
+	*ret = (struct page_order){ .gfn = gfn, .n = n };
+	return NULL;
+}
+
 void pager_status(struct pager *p, struct pager_status *ret)
 {
 	uint64_t n = 0;
@@ -662,6 +745,9 @@ void pager_status(struct pager *p, struct pager_status *ret)
 		.bytes = p->bytes,
 		.resident = atomic_load(&p->npresent) * PAGE_BYTES,
 		.faults = atomic_load(&p->nfaults),
+		.demanded = atomic_load(&p->ndemand),
+		.known = p->first.n,
+		.first = atomic_load(&p->nfirst) * PAGE_BYTES,
 		.p50_ns = percentile(p, n, 50),
 		.p99_ns = percentile(p, n, 99),
 		.max_ns = atomic_load(&p->max_ns),

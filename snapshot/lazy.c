@@ -20,13 +20,28 @@ static struct err *of_snapshot(const struct lazy *l, struct err *e)
 			l->img->ref.vm.name);
 }
 
+static struct err *reader_for(struct lazy *l, enum page_reader who)
+{
+	return l->piece[who] != NULL
+		       ? NULL
+		       : of_snapshot(l, piece_reader_new(l->img->reader, "memory", &l->piece[who]));
+}
+
+static void lazy_soon(void *self, enum page_reader who, gfn_t gfn)
+{
+	struct lazy *l = self;
+	struct err *e = reader_for(l, who);
+	if (e == NULL) {
+		piece_will_need(l->piece[who], gfn.v);
+	}
+	err_drop(e, "the fetch will tell");
+}
+
 static struct err *lazy_fetch(void *self, enum page_reader who, gfn_t gfn, struct page_run *ret_run)
 {
 	struct lazy *l = self;
 	struct piece piece;
-	if (l->piece[who] == NULL) {
-		TRY(of_snapshot(l, piece_reader_new(l->img->reader, "memory", &l->piece[who])));
-	}
+	TRY(reader_for(l, who));
 	TRY(of_snapshot(l, piece_read(l->piece[who], gfn.v, &piece)));
 	*ret_run = (struct page_run){
 		.gfn = { piece.first },
@@ -86,6 +101,7 @@ static void lazy_free(void *self)
 
 static const struct page_source_ops lazy_ops = {
 	.fetch = lazy_fetch,
+	.soon = lazy_soon,
 	.fill = lazy_fill,
 	.after = lazy_after,
 	.free = lazy_free,

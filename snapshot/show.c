@@ -102,6 +102,14 @@ static struct err *show_info(json_t *doc, const struct snap_image *img)
 	return show_maps(doc, info);
 }
 
+/* What restores have waited for. */
+static struct err *show_wset(json_t *doc, struct snap_image *img)
+{
+	SCOPE(page_order_done) struct page_order o = { 0 };
+	snap_image_wset(img, &o);
+	return put_int(doc, "working_set_bytes", o.n * STORE_PIECE_PAGES * PAGE_BYTES);
+}
+
 static struct err *show_manifest(json_t *doc, const struct manifest *m)
 {
 	json_t *host = NULL, *regions = NULL, *files = NULL, *o = NULL;
@@ -199,6 +207,7 @@ static struct err *show(struct snap_image *img, snap_find_desc_fn *find, struct 
 	json_t *parts = NULL;
 	ENSURE(doc != NULL, ERR_SYS, "out of memory for the description");
 	TRY(show_info(doc, img));
+	TRY(show_wset(doc, img));
 	TRY(show_manifest(doc, img->manifest));
 	TRY(show_config(doc, img));
 	TRY(put_child(doc, "parts", json_array(), &parts));

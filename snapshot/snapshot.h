@@ -231,6 +231,17 @@ void snap_image_probe(struct snap_image *img, struct gmem *gmem, struct snap_par
 /* The memory as a page source; the image is to outlive it. */
 MUST_USE struct err *snap_image_pages(struct snap_image *img, struct page_source *ret_source);
 
+/*
+ * The pieces that guests have waited for after lazy restores of this snapshot, in that order; empty
+ * if nothing is known. Any pieces of its memory, without any promise. To be done.
+ */
+void snap_image_wset(struct snap_image *img, struct page_order *ret);
+/*
+ * Remembers what one has waited for, beside what is known already; writes only if something is new.
+ * Any thread, beside readers of the image. ERR_NOTFOUND: the snapshot is being removed.
+ */
+MUST_USE struct err *snap_image_wset_put(struct snap_image *img, const struct page_order *now);
+
 /* Facts of this host, for the manifest and the check. Filled by core from KVM and /proc. */
 void snap_set_host(const struct snap_host *here); /* once, before threads start */
 

@@ -48,6 +48,7 @@ struct piece_reader {
 	uint8_t sub[FRAME_SUB_BYTES];           /* the sub-frame decoded last */
 	uint64_t sub_frame;                     /* whose it is; 0: none */
 	unsigned sub_index;
+	uint64_t asked_for; /* the frame that the kernel was told of last */
 };
 
 struct err *piece_reader_new(struct reader *r, const char *name, struct piece_reader **ret_p)
@@ -259,6 +260,24 @@ static struct err *read_all(struct lookup *l, struct piece *piece)
 		}
 	}
 	return NULL;
+}
+
+void piece_will_need(struct piece_reader *p, uint64_t index)
+{
+	if (index >= p->npages) {
+		return;
+	}
+	uint64_t first = index - index % STORE_PIECE_PAGES;
+	struct lookup l = { .p = p };
+	err_drop(find_all(&l, first, (uint32_t)MIN(p->npages - first, (uint64_t)STORE_PIECE_PAGES)),
+		 "reading it will tell");
+	ltxn_abort(MOVE(l.t));
+	for (unsigned i = 0; i < l.nframes; i++) {
+		if (l.frame[i].at.len != 0 && l.frame[i].id != p->asked_for) {
+			lenv_will_need(p->r->f->env, l.frame[i].at.off, l.frame[i].at.len);
+			p->asked_for = l.frame[i].id;
+		}
+	}
 }
 
 struct err *piece_read(struct piece_reader *p, uint64_t index, struct piece *ret_piece)

@@ -30,6 +30,8 @@ const char *record_kind_name(enum record_kind kind)
 		return "VM record";
 	case RECORD_NAME:
 		return "name record";
+	case RECORD_HINT:
+		return "hint";
 	}
 	return "record";
 }

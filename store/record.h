@@ -39,6 +39,7 @@ enum record_kind {
 	RECORD_META = RECORD_MAGIC('M', 'E'),  /* counters and format of an environment */
 	RECORD_VM = RECORD_MAGIC('V', 'M'),    /* a registered VM */
 	RECORD_NAME = RECORD_MAGIC('N', 'A'),  /* a VM name's holder */
+	RECORD_HINT = RECORD_MAGIC('H', 'I'),  /* opaque bytes that nothing depends on */
 };
 
 /* "frame", "leaf", ... for messages. */

@@ -317,6 +317,7 @@ struct err *session_blob(struct session *s, uint16_t kind, uint16_t index, const
 			 size_t len)
 {
 	TRY(session_check_running(s));
+	ENSURE(kind != HINT_KIND, ERR_CORRUPT, "blob %u.%u: no blob has that kind", kind, index);
 	ENSURE(len <= BLOB_BYTES_MAX && s->blob_bytes + len <= BLOBS_BYTES_MAX, ERR_LIMIT,
 	       "blob %u.%u: %zu bytes; one may have %llu, all together %llu", kind, index, len,
 	       (unsigned long long)BLOB_BYTES_MAX, (unsigned long long)BLOBS_BYTES_MAX);
@@ -519,8 +520,7 @@ static struct err *put_blobs(struct session *s, struct ltxn *t, uint64_t snap_id
 }
 
 /* The one transaction that makes the snapshot exist. */
-static struct err *publish_txn(struct session *s, const struct snap_meta *meta,
-			       struct snap_rec *r,
+static struct err *publish_txn(struct session *s, const struct snap_meta *meta, struct snap_rec *r,
 			       const struct built_nodes *nodes, size_t from)
 {
 	struct family *f = s->f;

@@ -227,6 +227,28 @@ struct err *blob_decode(const void *p, size_t len, const uint8_t uuid[16], uint6
 	return NULL;
 }
 
+void hint_encode(struct wbuf *w, const uint8_t uuid[16], uint64_t snap_id, struct bytes data)
+{
+	wbuf_reset(w);
+	record_begin(w, RECORD_HINT, snap_id);
+	wbuf_put(w, data.p, data.len);
+	record_seal(w, RECORD_HINT, uuid, snap_id);
+}
+
+struct err *hint_decode(const void *p, size_t len, const uint8_t uuid[16], uint64_t snap_id,
+			struct bytes *ret_data)
+{
+	struct rcur c;
+	TRY(record_open(p, len, RECORD_HINT, uuid, snap_id, &c));
+	size_t n = rcur_left(&c);
+	const uint8_t *data;
+	ENSURE(n <= STORE_HINT_BYTES_MAX, ERR_CORRUPT, "hint of snapshot id %llu: %zu bytes",
+	       (unsigned long long)snap_id, n);
+	TRY(rcur_take(&c, n, &data));
+	*ret_data = (struct bytes){ .p = data, .len = n };
+	return NULL;
+}
+
 void pend_encode(struct wbuf *w, const uint8_t uuid[16], const struct pend_rec *r)
 {
 	wbuf_reset(w);

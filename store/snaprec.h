@@ -13,7 +13,7 @@
 #define SNAP_BYTES_MAX (512 * KIB)
 #define BLOB_RECORD_BYTES_MAX (BLOB_BYTES_MAX + 64)
 #define SNAP_MAP_BYTES_MAX (16384 * GIB) /* content of one map; bounds tables and walks */
-#define SMALL_BYTES_MAX 1024u /* pend and meta records */
+#define SMALL_BYTES_MAX 1024u            /* pend and meta records */
 
 struct snap_blob {
 	uint16_t kind;
@@ -24,9 +24,9 @@ struct snap_blob {
 
 struct snap_rec {
 	struct snap_info info;
-	bool hidden;             /* removed, waiting for its leases to end */
-	bool moved; /* hidden, too: only the earlier place of snapshot info.parent's maps, waiting
-		     * for that one's leases to end */
+	bool hidden; /* removed, waiting for its leases to end */
+	bool moved;  /* hidden, too: only the earlier place of snapshot info.parent's maps, waiting
+		      * for that one's leases to end */
 	struct snap_blob *blobs; /* owned; info.nblobs of them, ascending by (kind, index) */
 };
 void snaprec_done(struct snap_rec *r);
@@ -44,6 +44,13 @@ void blob_encode(struct wbuf *w, const uint8_t uuid[16], uint64_t snap_id, uint1
 MUST_USE struct err *blob_decode(const void *p, size_t len, const uint8_t uuid[16],
 				 uint64_t snap_id, uint16_t kind, uint16_t index,
 				 struct bytes *ret_data);
+
+/* Beside a snapshot's blobs, under a kind that none has. *ret_data borrows from p. */
+#define HINT_KIND 0xffffu
+#define HINT_RECORD_BYTES_MAX (STORE_HINT_BYTES_MAX + 64)
+void hint_encode(struct wbuf *w, const uint8_t uuid[16], uint64_t snap_id, struct bytes data);
+MUST_USE struct err *hint_decode(const void *p, size_t len, const uint8_t uuid[16],
+				 uint64_t snap_id, struct bytes *ret_data);
 
 /* A session's own ids are [first, first + count). */
 struct pend_rec {

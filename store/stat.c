@@ -255,6 +255,17 @@ static struct err *add_shared(struct stat_run *s)
 
 /* ---- the rest ---- */
 
+static struct err *add_hint(struct stat_run *s, const struct snap_rec *r, uint64_t *bytes)
+{
+	SCOPE(lbuf_done) struct lbuf b = { 0 };
+	struct key_blob key = key_of_blob(r->info.id, HINT_KIND, 0);
+	bool found;
+	TRY(ltxn_get(s->t, FAMILY_BLOB, KEY_BYTES(key), BLOB_RECORD_BYTES_MAX, &b, &found));
+	*bytes += found ? b.len : 0;
+	s->out.blobs += found;
+	return NULL;
+}
+
 static struct err *add_snaps(struct stat_run *s)
 {
 	for (size_t i = 0; i < s->nrec; i++) {
@@ -264,6 +275,7 @@ static struct err *add_snaps(struct stat_run *s)
 			bytes += r->blobs[k].len + RECORD_HEAD_BYTES + RECORD_TAIL_BYTES + 8;
 			s->out.blobs++;
 		}
+		TRY(add_hint(s, r, &bytes));
 		add_live(s, (uint32_t)i + 1, bytes);
 		s->out.record_bytes += bytes;
 		s->use[i].rm_bytes += bytes;

@@ -82,23 +82,23 @@ MUST_USE struct err *family_remove_empty(struct store *s, const uint8_t uuid[16]
 struct snap_map {
 	char name[STORE_MAP_NAME_MAX + 1]; /* "memory", "kernel", "initrd", "disk0" ... */
 	uint64_t len_bytes;                /* length of the content; pages past it do not exist */
-	struct sha256 digest;              /* root over the pages' content: equal content, equal digest */
-	uint8_t user[32];                  /* opaque to the store, e.g. SHA-256 of a source file */
-	uint64_t root_id;                  /* node record; 0: all zero */
+	struct sha256 digest; /* root over the pages' content: equal content, equal digest */
+	uint8_t user[32];     /* opaque to the store, e.g. SHA-256 of a source file */
+	uint64_t root_id;     /* node record; 0: all zero */
 	uint8_t height;
 };
 
 struct snap_info {
-	uint64_t id;      /* within the family, never reused */
+	uint64_t id; /* within the family, never reused */
 	uint8_t vm[16];
-	uint64_t number;  /* 1.. per VM, never reused */
+	uint64_t number;              /* 1.. per VM, never reused */
 	char tag[NAME_BYTES_MAX + 1]; /* "" if none; unique per VM */
 	bool pinned;                  /* not to be removed unless asked for by force */
-	uint64_t created_ns;   /* CLOCK_REALTIME at publish */
-	uint64_t frozen_at_ns; /* CLOCK_REALTIME at the freeze, from snap_meta */
-	uint64_t parent;       /* snapshot id or 0; informative */
-	uint64_t pages_stored; /* pages whose bytes this take wrote */
-	uint64_t bytes_stored; /* bytes of the frames this take wrote */
+	uint64_t created_ns;          /* CLOCK_REALTIME at publish */
+	uint64_t frozen_at_ns;        /* CLOCK_REALTIME at the freeze, from snap_meta */
+	uint64_t parent;              /* snapshot id or 0; informative */
+	uint64_t pages_stored;        /* pages whose bytes this take wrote */
+	uint64_t bytes_stored;        /* bytes of the frames this take wrote */
 	uint32_t nblobs;
 	uint32_t nmaps;
 	struct snap_map maps[STORE_MAPS_MAX];
@@ -117,8 +117,8 @@ MUST_USE struct err *family_snap_by_id(struct family *f, uint64_t id, bool *ret_
 MUST_USE struct err *family_remove(struct family *f, const uint64_t *ids, size_t n);
 /* The same, but ERR_NOT_NOW, with nothing removed, if one of them is pinned. */
 MUST_USE struct err *family_remove_unpinned(struct family *f, const uint64_t *ids, size_t n);
-/* Changes what a snapshot is called and whether it is pinned. ERR_NOT_NOW: another one of the VM has
- * that tag. Its root does not cover either. */
+/* Changes what a snapshot is called and whether it is pinned. ERR_NOT_NOW: another one of the VM
+ * has that tag. Its root does not cover either. */
 struct snap_label {
 	const char *tag; /* NULL: as it is; "": none */
 	bool set_pin;
@@ -127,8 +127,9 @@ struct snap_label {
 MUST_USE struct err *family_label(struct family *f, uint64_t snap_id,
 				  const struct snap_label *label);
 /*
- * What a policy does not keep of one VM's n snapshots, oldest first: ret_doomed[i]. Pinned ones and the
- * newest are always kept, and all without any rule. Periods are of UTC, by the time of the freeze.
+ * What a policy does not keep of one VM's n snapshots, oldest first: ret_doomed[i]. Pinned ones and
+ * the newest are always kept, and all without any rule. Periods are of UTC, by the time of the
+ * freeze.
  */
 struct prune_policy {
 	unsigned keep_last;
@@ -137,7 +138,8 @@ struct prune_policy {
 };
 void prune_choose(const struct snap_info *snaps, size_t n, const struct prune_policy *p,
 		  bool *ret_doomed);
-/* Bytes of all records that a VM's published snapshots use, but for those of ids[] with without[]. */
+/* Bytes of all records that a VM's published snapshots use, but for those of ids[] with without[].
+ */
 MUST_USE struct err *vm_bytes(struct family *f, const uint8_t vm[16], const uint64_t *ids,
 			      const bool *without, size_t n, uint64_t *ret_bytes);
 /* Collection alone (also of what dead writers left). */
@@ -148,18 +150,20 @@ struct gc_result {
 };
 MUST_USE struct err *family_gc(struct family *f, struct gc_result *ret_result);
 /*
- * Gives blocks of free pages back to the file system: always, or (not all) when it is much. Takes the
- * write lock for about a tenth of a second per quarter of a GiB. *ret_bytes: given back.
+ * Gives blocks of free pages back to the file system: always, or (not all) when it is much. Takes
+ * the write lock for about a tenth of a second per quarter of a GiB. *ret_bytes: given back.
  */
 MUST_USE struct err *family_punch(struct family *f, bool all, uint64_t *ret_bytes);
 /*
- * Moves what is used of partly dead frames into new ones, round by round beside takes and readers, then
- * collects and punches. Snapshots keep their ids, numbers and roots. What somebody was reading when
- * a round began is left for another time. ERR_NOT_NOW: another one is at it.
+ * Moves what is used of partly dead frames into new ones, round by round beside takes and readers,
+ * then collects and punches. Snapshots keep their ids, numbers and roots. What somebody was reading
+ * when a round began is left for another time. ERR_NOT_NOW: another one is at it.
  */
 struct compact_opts {
-	unsigned live_percent; /* frames with less of their bytes in use are moved; 0: the default, 75 */
-	/* One round of at most so many bytes in use, and holes only where they are many; 0: all there is. */
+	unsigned live_percent; /* frames with less of their bytes in use are moved; 0: the default,
+				  75 */
+	/* One round of at most so many bytes in use, and holes only where they are many; 0: all
+	 * there is. */
 	uint64_t max_bytes;
 	const bool *cancel; /* ERR_CANCELLED soon after it is set (atomic access); may be NULL */
 	void (*progress)(void *arg, uint64_t done, uint64_t total); /* bytes; may be NULL */
@@ -177,8 +181,8 @@ MUST_USE struct err *family_compact(struct family *f, const struct compact_opts 
 				    struct compact_result *ret_result);
 
 struct store_usage {
-	uint64_t file_bytes;      /* allocated blocks of the family's data file */
-	uint64_t frame_bytes;     /* bytes in frame records */
+	uint64_t file_bytes;  /* allocated blocks of the family's data file */
+	uint64_t frame_bytes; /* bytes in frame records */
 	uint64_t frames, leaves, nodes, blobs, snaps;
 };
 MUST_USE struct err *family_usage(struct family *f, struct store_usage *ret_usage);
@@ -207,8 +211,9 @@ struct family_stat {
 	uint64_t live_pages;        /* slots */
 	uint64_t dead_pages;
 	uint64_t frames, partly_dead_frames, leaves, nodes, blobs;
-	uint64_t hidden;  /* snapshots that wait for a reader's end */
-	uint64_t damaged; /* records that could not be read: the figures lack what they would tell */
+	uint64_t hidden; /* snapshots that wait for a reader's end */
+	uint64_t
+		damaged; /* records that could not be read: the figures lack what they would tell */
 	struct snap_usage *snap; /* owned; published, by (vm, number) */
 	size_t nsnaps;
 };
@@ -216,7 +221,8 @@ MUST_USE struct err *family_stat(struct family *f, struct family_stat *ret_stat)
 void family_stat_done(struct family_stat *st);
 
 /* "NAME", "NAME@TAG" or "NAME@NUMBER" to one snapshot. ERR_NOTFOUND names what is missing and lists
- * what there is. The family is opened and handed over. A tag that is all digits is refused at take. */
+ * what there is. The family is opened and handed over. A tag that is all digits is refused at take.
+ */
 struct store_ref {
 	struct store_vm vm;
 	struct snap_info snap;
@@ -228,8 +234,8 @@ void store_ref_done(struct store_ref *r);
 /* ---- writing: one session makes one snapshot ---- */
 
 struct session_opts {
-	unsigned workers; /* compressor threads; 0: one per online CPU, at most 8 */
-	int level;        /* zstd level; 0: the default, 1 */
+	unsigned workers;      /* compressor threads; 0: one per online CPU, at most 8 */
+	int level;             /* zstd level; 0: the default, 1 */
 	uint64_t expect_bytes; /* content to be written at most; checked against free space first */
 };
 MUST_USE struct err *session_open(struct family *f, const struct session_opts *opts,
@@ -240,10 +246,10 @@ MUST_USE struct err *session_open(struct family *f, const struct session_opts *o
 MUST_USE struct err *session_map_begin(struct session *s, const char *name, uint64_t len_bytes,
 				       const uint8_t user[32]);
 /*
- * The same, with more to say. base: the id of a snapshot whose map of this name and length the new one
- * starts from, 0: all zero. Nothing of it is read but where pages change; it may be removed meanwhile.
- * ERR_NOTFOUND if there is no such snapshot or map. rounds: pages may be given again, see
- * session_map_round.
+ * The same, with more to say. base: the id of a snapshot whose map of this name and length the new
+ * one starts from, 0: all zero. Nothing of it is read but where pages change; it may be removed
+ * meanwhile. ERR_NOTFOUND if there is no such snapshot or map. rounds: pages may be given again,
+ * see session_map_round.
  */
 struct map_opts {
 	uint64_t base;
@@ -293,7 +299,8 @@ DEFINE_SCOPE(struct session, session_free)
 
 /* ---- reading ---- */
 
-/* Opens a snapshot under a lease (except in STORE_READ mode): while it is open, removal hides only. */
+/* Opens a snapshot under a lease (except in STORE_READ mode): while it is open, removal hides only.
+ */
 MUST_USE struct err *reader_open(struct family *f, uint64_t snap_id, struct reader **ret_reader);
 void reader_close(struct reader *r);
 DEFINE_SCOPE(struct reader, reader_close)
@@ -306,6 +313,16 @@ MUST_USE struct err *reader_blobs(struct reader *r,
 				  struct err *(*fn)(void *arg, uint16_t kind, uint16_t index),
 				  void *arg);
 /*
+ * A hint: opaque bytes that make reading a snapshot faster, and that nothing depends on. One per
+ * snapshot, the last one counts; its root does not cover it; it goes with the snapshot, and no
+ * stream and no salvage has it. ERR_NOTFOUND when the snapshot is gone. One durable transaction.
+ */
+#define STORE_HINT_BYTES_MAX (128u * 1024u)
+MUST_USE struct err *family_hint_put(struct family *f, uint64_t snap_id, const void *p, size_t len);
+/* *ret_p is malloc'ed; NULL: there is none, or none that can be read. Its content is to be decoded
+ * as a stranger's. */
+void reader_hint(struct reader *r, uint8_t **ret_p, size_t *ret_len);
+/*
  * Reads every non-zero page of a map, in frame order, with threads of its own, each frame decoded
  * once and its checksums verified. place() is called from those threads for disjoint runs of pages;
  * pages that are zero are not mentioned. Progress (may be NULL) is called now and then from one of
@@ -315,8 +332,8 @@ struct read_opts {
 	unsigned workers; /* 0: one per online CPU, at most 8 */
 	struct err *(*place)(void *arg, uint64_t index, const void *pages, uint64_t npages);
 	void (*progress)(void *arg, uint64_t pages_done, uint64_t pages_total);
-	/* Called before a run of pages is decoded, from the same threads; false leaves it out. NULL:
-	 * all are wanted. */
+	/* Called before a run of pages is decoded, from the same threads; false leaves it out.
+	 * NULL: all are wanted. */
 	bool (*wanted)(void *arg, uint64_t index, uint64_t npages);
 	void *arg;
 };
@@ -329,15 +346,15 @@ MUST_USE struct err *reader_map_page(struct reader *r, const char *name, uint64_
 /*
  * Reading on demand: one aligned piece of a map at a time, verified down to the sub-frames that it
  * lies in. Leaves and nodes are loaded and checked when the first page below them is asked for, so
- * opening costs the same for any size. Keeps about 0.4 MiB. Belongs to one thread at a time; a reader
- * may have several, and outlives them.
+ * opening costs the same for any size. Keeps about 0.4 MiB. Belongs to one thread at a time; a
+ * reader may have several, and outlives them.
  */
 #define STORE_PIECE_PAGES 16u
 struct piece_reader;
 struct piece {
-	uint64_t first; /* page index, a multiple of STORE_PIECE_PAGES */
-	uint32_t npages; /* fewer than STORE_PIECE_PAGES at the map's end only */
-	uint32_t nzero; /* how many of them are zero */
+	uint64_t first;       /* page index, a multiple of STORE_PIECE_PAGES */
+	uint32_t npages;      /* fewer than STORE_PIECE_PAGES at the map's end only */
+	uint32_t nzero;       /* how many of them are zero */
 	const uint8_t *pages; /* borrowed until the next call */
 };
 MUST_USE struct err *piece_reader_new(struct reader *r, const char *name,
@@ -348,23 +365,28 @@ DEFINE_SCOPE(struct piece_reader, piece_reader_free)
  * failed) it may be asked for again. */
 MUST_USE struct err *piece_read(struct piece_reader *p, uint64_t index, struct piece *ret_piece);
 
+/* Has the kernel read what the piece that holds page `index` needs, soon; may do nothing. */
+void piece_will_need(struct piece_reader *p, uint64_t index);
+
 /* ---- one snapshot as a stream ---- */
 
 struct transfer_opts {
-	const char *name; /* import: what a VM that is not there yet shall be called; NULL: as it was */
+	const char *
+		name; /* import: what a VM that is not there yet shall be called; NULL: as it was */
 	/* import: maps and blobs together, decoded; 0: what the disk has free */
 	uint64_t max_bytes;
-	void (*progress)(void *arg, uint64_t done, uint64_t total); /* of the map in hand; may be NULL */
+	void (*progress)(void *arg, uint64_t done,
+			 uint64_t total); /* of the map in hand; may be NULL */
 	void *arg;
 };
 /* Writes a snapshot, whole by itself, in little memory. */
 MUST_USE struct err *store_export(struct store *s, const char *ref, int fd,
 				  const struct transfer_opts *opts, uint64_t *ret_bytes);
 /*
- * Reads one up to the end of fd, which may be a stranger's; publishes it under its VM's uuid, number and
- * tag if it is sound to the last byte. On failure nothing is listed and nothing registered.
- * ERR_CORRUPT, ERR_INCOMPAT (another version), ERR_NOT_NOW (name, number or tag are taken),
- * ERR_LIMIT and ERR_NOSPACE (more than may be: told as soon as the stream says so).
+ * Reads one up to the end of fd, which may be a stranger's; publishes it under its VM's uuid,
+ * number and tag if it is sound to the last byte. On failure nothing is listed and nothing
+ * registered. ERR_CORRUPT, ERR_INCOMPAT (another version), ERR_NOT_NOW (name, number or tag are
+ * taken), ERR_LIMIT and ERR_NOSPACE (more than may be: told as soon as the stream says so).
  */
 MUST_USE struct err *store_import(struct store *s, int fd, const struct transfer_opts *opts,
 				  struct store_vm *ret_vm, struct snap_info *ret_info,
@@ -372,7 +394,8 @@ MUST_USE struct err *store_import(struct store *s, int fd, const struct transfer
 
 /* ---- verification ---- */
 
-/* Called for each finding: "frame 17 sub-frame 2: checksum differs (pages 0x120-0x123 of memory)". */
+/* Called for each finding: "frame 17 sub-frame 2: checksum differs (pages 0x120-0x123 of memory)".
+ */
 typedef void verify_report_fn(void *arg, const char *finding);
 /*
  * Full check of one snapshot: record, blobs, nodes, leaves, frames, sub-frame checksums, page

@@ -34,8 +34,8 @@ struct verify {
 	uint64_t findings;
 	char prefix[64];
 	struct ltxn *t; /* of the stretch or table in hand */
-	/* Of the snapshot in hand, when no lease can be had (a store opened for reading only): what is
-	 * removed or moved meanwhile stays where this transaction sees it. Else NULL. */
+	/* Of the snapshot in hand, when no lease can be had (a store opened for reading only): what
+	 * is removed or moved meanwhile stays where this transaction sees it. Else NULL. */
 	struct ltxn *hold;
 	struct zcodec *z;
 	struct sha256_ctx *sha;
@@ -442,9 +442,12 @@ static struct err *check_record(struct verify *v, enum family_db db, struct byte
 		struct bytes unused;
 		ENSURE(key.len == sizeof(struct key_blob), ERR_CORRUPT,
 		       "table blob: a key of %zu bytes", key.len);
+		if ((k[8] << 8 | k[9]) == HINT_KIND) {
+			return hint_decode(b->p, b->len, v->f->uuid, get_be64(k), &unused);
+		}
 		return blob_decode(b->p, b->len, v->f->uuid, get_be64(k),
-				   (uint16_t)(k[8] << 8 | k[9]),
-				   (uint16_t)(k[10] << 8 | k[11]), &unused);
+				   (uint16_t)(k[8] << 8 | k[9]), (uint16_t)(k[10] << 8 | k[11]),
+				   &unused);
 	}
 	if (db == FAMILY_PEND) {
 		struct pend_rec unused;

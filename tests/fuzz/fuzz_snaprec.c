@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Fuzz target: a small record of a family as read from a store: snapshot, blob, pending session or
- * counter, by the first byte. The checksum is set right first. Property: what decodes has no other
- * encoding.
+ * Fuzz target: a small record of a family as read from a store: snapshot, blob, pending session,
+ * counter or hint, by the first byte. The checksum is set right first. Property: what decodes has
+ * no other encoding.
  */
 #include <string.h>
 
@@ -93,10 +93,22 @@ static void run_meta(uint8_t *p, size_t len)
 	same(&w, p, len);
 }
 
+static void run_hint(uint8_t *p, size_t len)
+{
+	seal(p, len, RECORD_HINT, ID);
+	struct bytes data;
+	if (!decoded(hint_decode(p, len, uuid, ID, &data))) {
+		return;
+	}
+	SCOPE(wbuf_done) struct wbuf w = wbuf_make(HINT_RECORD_BYTES_MAX);
+	hint_encode(&w, uuid, ID, data);
+	same(&w, p, len);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
 {
 	static void (*const runs[])(uint8_t * p, size_t len) = { run_snap, run_blob, run_pend,
-								 run_meta };
+								 run_meta, run_hint };
 	if (len < 1) {
 		return 0;
 	}

@@ -138,7 +138,7 @@ static void make_pend(struct wbuf *w)
 
 static struct err *make_snaprec(const char *root)
 {
-	static const char *const names[] = { "snap", "blob", "pend", "meta" };
+	static const char *const names[] = { "snap", "blob", "pend", "meta", "hint" };
 	for (uint8_t i = 0; i < ARRAY_LEN(names); i++) {
 		SCOPE(wbuf_done) struct wbuf r = wbuf_make(SNAP_BYTES_MAX);
 		SCOPE(wbuf_done) struct wbuf w = wbuf_make(SNAP_BYTES_MAX);
@@ -153,8 +153,11 @@ static struct err *make_snaprec(const char *root)
 		case 2:
 			make_pend(&r);
 			break;
-		default:
+		case 3:
 			meta_encode(&r, uuid, FAMILY_KEY_NEXT, 2000, 8);
+			break;
+		default:
+			hint_encode(&r, uuid, SNAP_ID, (struct bytes){ "\1\2\4\7", 4 });
 			break;
 		}
 		wbuf_u8(&w, i);

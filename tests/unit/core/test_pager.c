@@ -37,6 +37,11 @@ struct fake {
 	atomic_bool lie;           /* fetch gives another piece */
 	atomic_bool outside;       /* fill ends with a page outside RAM */
 	atomic_uint after;
+	atomic_uint soon;
+	atomic_uint
+		nahead; /* pieces fetched for the filler, and how many fills had begun by then */
+	uint64_t ahead[16];
+	unsigned ahead_fills;
 	uint64_t buf[PAGE_READERS][PIECE * PAGE_BYTES / 8];
 };
 
@@ -78,6 +83,10 @@ static struct err *fake_fetch(void *self, enum page_reader who, gfn_t gfn, struc
 	struct fake *f = self;
 	atomic_fetch_add(&f->fetches, 1);
 	uint64_t first = gfn.v / PIECE * PIECE;
+	if (who == PAGE_READER_FILL) {
+		f->ahead_fills += atomic_load(&f->fills);
+		f->ahead[atomic_fetch_add(&f->nahead, 1) % ARRAY_LEN(f->ahead)] = gfn.v;
+	}
 	TRY(fake_bad(f, gfn.v, 1));
 	fake_pages(f->buf[who], first, PIECE);
 	*ret = (struct page_run){
@@ -138,8 +147,17 @@ static void fake_free(void *self)
 	(void)self;
 }
 
+static void fake_soon(void *self, enum page_reader who, gfn_t gfn)
+{
+	struct fake *f = self;
+	(void)gfn;
+	assert_int_equal(who, PAGE_READER_FILL);
+	atomic_fetch_add(&f->soon, 1);
+}
+
 static const struct page_source_ops fake_ops = {
 	.fetch = fake_fetch,
+	.soon = fake_soon,
 	.fill = fake_fill,
 	.after = fake_after,
 	.free = fake_free,
@@ -185,7 +203,8 @@ static bool wait_event(struct rig *r, unsigned ms)
 	return !r->timed_out;
 }
 
-static int setup(void **state)
+/* first: what is to come before the rest; copied. */
+static int setup_with(void **state, const uint64_t *first, size_t nfirst)
 {
 	SCOPE(fd_close) struct fd uffd = FD_NONE;
 	struct err *e = uffd_open(&uffd);
@@ -200,8 +219,12 @@ static int setup(void **state)
 	ok(loop_new(&r->loop));
 	ok(loop_timer_add(r->loop, on_timer, r, &r->timer));
 	ok(gmem_new((uint64_t)MEM_PAGES * PAGE_BYTES, &r->gmem));
+	uint64_t *copy = calloc(nfirst + 1, sizeof(*copy));
+	assert_non_null(copy);
+	memcpy(copy, first, nfirst * sizeof(*copy));
 	const struct pager_opts o = {
 		.loop = r->loop,
+		.first = { copy, nfirst },
 		.gmem = r->gmem,
 		.source = { &fake_ops, &r->fake },
 		.uffd = fd_move(&uffd).n,
@@ -211,6 +234,18 @@ static int setup(void **state)
 	ok(pager_start(&o, &r->pager));
 	*state = r;
 	return 0;
+}
+
+static int setup(void **state)
+{
+	return setup_with(state, NULL, 0);
+}
+
+/* Not in the order of anything, one twice, and two that are no memory. */
+static int setup_first(void **state)
+{
+	static const uint64_t first[] = { 320, 112, MEM_PAGES, 4803, UINT64_MAX / 2, 117, 16 };
+	return setup_with(state, first, ARRAY_LEN(first));
 }
 
 static int teardown(void **state)
@@ -483,6 +518,85 @@ static void cancelled_job(void **state)
 	all_right(r);
 }
 
+/* ---- what was waited for before ---- */
+
+/* It comes before the rest, in its order, but for what is there already. */
+static void first_in_order(void **state)
+{
+	struct rig *r = rig_of(state);
+	struct pager_status s;
+	assert_true(page_is(r, 120, word_of(120))); /* of the piece at 112 */
+	do { /* it is counted just after who waited was let go */
+		usleep(1000);
+		pager_status(r->pager, &s);
+	} while (s.resident < PIECE * PAGE_BYTES);
+	ok(pager_fill(r->pager));
+	assert_true(wait_event(r, 60000));
+	assert_int_equal(r->full, 1);
+	assert_int_equal(atomic_load(&r->fake.nahead), 3);
+	assert_int_equal(r->fake.ahead[0], 320);
+	assert_int_equal(r->fake.ahead[1], 4803);
+	assert_int_equal(r->fake.ahead[2], 16);
+	assert_int_equal(r->fake.ahead_fills, 0);
+	assert_true(atomic_load(&r->fake.soon) >= 1);
+	pager_status(r->pager, &s);
+	assert_int_equal(s.known, 7);
+	assert_int_equal(s.first, 3 * PIECE * PAGE_BYTES);
+	assert_int_equal(s.demanded, 1);
+	SCOPE(page_order_done) struct page_order o = { 0 };
+	ok(pager_demanded(r->pager, &o));
+	assert_int_equal(o.n, 1);
+	assert_int_equal(o.gfn[0], 120);
+	all_right(r);
+}
+
+/* A job takes everything over; nothing of the order is left to be read after it. */
+static void first_gives_way(void **state)
+{
+	struct rig *r = rig_of(state);
+	ok(pager_complete(r->pager, NULL));
+	ok(pager_fill(r->pager));
+	assert_true(wait_event(r, 60000));
+	pager_free(MOVE(r->pager));
+	assert_int_equal(atomic_load(&r->fake.nahead), 0);
+	all_right(r);
+}
+
+/* Damage among it is not its business: the fill and the faults tell. */
+static void first_is_damaged(void **state)
+{
+	struct rig *r = rig_of(state);
+	atomic_store(&r->fake.bad_class, ERR_CORRUPT);
+	atomic_store(&r->fake.bad_page, 112);
+	ok(pager_fill(r->pager));
+	assert_true(wait_event(r, 60000));
+	assert_int_equal(r->lost, 1);
+	assert_non_null(strstr(r->text, "page 0x70 is bad"));
+	assert_int_equal(atomic_load(&r->fake.fills), 1);
+	assert_int_equal(atomic_load(&r->fake.nahead), 2);
+}
+
+/* What was waited for, in that order; not what came by itself. */
+static void tells_what_was_demanded(void **state)
+{
+	struct rig *r = rig_of(state);
+	static const uint64_t touched[] = { 5000, 17, 8191, 18, 4000 };
+	for (size_t i = 0; i < ARRAY_LEN(touched); i++) {
+		assert_true(page_is(r, touched[i], word_of(touched[i])));
+	}
+	SCOPE(page_order_done) struct page_order o = { 0 };
+	ok(pager_demanded(r->pager, &o));
+	assert_int_equal(o.n, 4); /* 18 came with 17 */
+	assert_int_equal(o.gfn[0], 5000);
+	assert_int_equal(o.gfn[1], 17);
+	assert_int_equal(o.gfn[2], 8191);
+	assert_int_equal(o.gfn[3], 4000);
+	ok(pager_complete(r->pager, NULL));
+	page_order_done(&o);
+	ok(pager_demanded(r->pager, &o));
+	assert_int_equal(o.n, 4);
+}
+
 /* ---- pages that cannot be had ---- */
 
 static void *read_bad(void *arg)
@@ -621,13 +735,24 @@ static void page_outside_ram(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		TEST(serves_faults),         TEST(fills_beside_writers),
-		TEST(leaves_holes),          TEST(given_back),
-		TEST(ends_in_the_middle),    TEST(completes_for_a_job),
-		TEST(cancelled_job),         TEST(stuck_then_retried),
-		TEST(lost_by_a_fault),       TEST(lost_by_the_filler),
-		TEST(lost_by_a_job),         TEST(disk_fails_a_job),
-		TEST(disk_fails_the_filler), TEST(another_piece),
+		cmocka_unit_test_setup_teardown(first_in_order, setup_first, teardown),
+		cmocka_unit_test_setup_teardown(first_gives_way, setup_first, teardown),
+		cmocka_unit_test_setup_teardown(first_is_damaged, setup_first, teardown),
+		TEST(tells_what_was_demanded),
+		TEST(serves_faults),
+		TEST(fills_beside_writers),
+		TEST(leaves_holes),
+		TEST(given_back),
+		TEST(ends_in_the_middle),
+		TEST(completes_for_a_job),
+		TEST(cancelled_job),
+		TEST(stuck_then_retried),
+		TEST(lost_by_a_fault),
+		TEST(lost_by_the_filler),
+		TEST(lost_by_a_job),
+		TEST(disk_fails_a_job),
+		TEST(disk_fails_the_filler),
+		TEST(another_piece),
 		TEST(page_outside_ram),
 	};
 	return cmocka_run_group_tests_name("pager", tests, NULL, NULL);
