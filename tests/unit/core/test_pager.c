@@ -311,7 +311,7 @@ static void serves_faults(void **state)
 	for (uint64_t g = 0; g < MEM_PAGES; g++) {
 		assert_true(g == 500 || page_is(r, g, word_of(g)));
 	}
-	for (unsigned i = 0; i < 500 && s.resident < s.bytes; i++) {
+	for (unsigned i = 0; i < 30000 && s.resident < s.bytes; i++) {
 		usleep(2000); /* it is counted just after who waited was let go */
 		pager_status(r->pager, &s);
 	}
@@ -406,7 +406,7 @@ static void leaves_holes(void **state)
 	uint64_t zero = (MEM_PAGES + 1) / 5;
 	assert_in_range(bytes, 1, (uint64_t)(MEM_PAGES - zero + 1) * PAGE_BYTES);
 	all_right(r);
-	for (unsigned i = 0; i < 200 && atomic_load(&r->fake.after) == 0; i++) {
+	for (unsigned i = 0; i < 6000 && atomic_load(&r->fake.after) == 0; i++) {
 		usleep(10000);
 	}
 	assert_int_equal(atomic_load(&r->fake.after), 1);

@@ -28,6 +28,9 @@ static const uint8_t code_in[] = { 0xe4, PORT, 0xa2, 0x00, 0x00, 0x20, 0x00, 0xe
 /* lidt of an empty table, then int3: a triple fault */
 static const uint8_t code_crash[] = { 0x0f, 0x01, 0x1d, 0x00, 0x00, 0x30, 0x00, 0x0f, 0x0b };
 
+/* The guest must have moved so often; on a loaded machine it gets to run in few of the rounds. */
+enum { ROUNDS = 300, ROUNDS_LOADED = 30000, MOVES = 100 };
+
 struct rig {
 	struct fd kvm;
 	struct gmem *gmem;
@@ -144,7 +147,7 @@ static void test_parked_guests_stand_still(void **state)
 	vcpu_group_unpark(r.group, PARK_START);
 	uint32_t last = 0;
 	unsigned moved = 0;
-	for (int i = 0; i < 300; i++) {
+	for (int i = 0; i < ROUNDS || (moved <= MOVES && i < ROUNDS_LOADED); i++) {
 		usleep(500);
 		assert_true(vcpu_group_park(r.group, PARK_LIFE, 60000));
 		uint32_t a = counter(&r);
@@ -155,7 +158,7 @@ static void test_parked_guests_stand_still(void **state)
 		last = b;
 		vcpu_group_unpark(r.group, PARK_LIFE);
 	}
-	assert_true(moved > 100);
+	assert_true(moved > MOVES);
 	rig_down(&r);
 }
 
@@ -165,7 +168,8 @@ static void test_pending_input_is_completed_before_the_park(void **state)
 	struct rig r;
 	rig_up(&r, code_in, sizeof(code_in), 1);
 	vcpu_group_unpark(r.group, PARK_START);
-	for (int i = 0; i < 200; i++) {
+	for (int i = 0; i < ROUNDS || (atomic_load(&r.in_count) <= MOVES && i < ROUNDS_LOADED);
+	     i++) {
 		usleep(200);
 		assert_true(vcpu_group_park(r.group, PARK_LIFE, 60000));
 		struct kvm_regs regs;
@@ -174,7 +178,7 @@ static void test_pending_input_is_completed_before_the_park(void **state)
 		assert_int_equal(regs.rax & 0xff, atomic_load(&r.in_count) & 0xff);
 		vcpu_group_unpark(r.group, PARK_LIFE);
 	}
-	assert_true(atomic_load(&r.in_count) > 200);
+	assert_true(atomic_load(&r.in_count) > MOVES);
 	rig_down(&r);
 }
 
@@ -192,7 +196,7 @@ static void test_reasons_stand_independently(void **state)
 	usleep(5000);
 	assert_int_equal(a, counter(&r));
 	vcpu_group_unpark(r.group, PARK_REQUEST);
-	uint64_t until = clock_mono_ns() + 5000000000ull;
+	uint64_t until = clock_mono_ns() + 60000000000ull;
 	while (counter(&r) == a && clock_mono_ns() < until) {
 		usleep(200);
 	}
@@ -230,7 +234,8 @@ static void test_stop_with_work(void **state)
 	struct stop_check c = { .r = &r, .go = true, .caller = pthread_self() };
 	uint32_t last = 0;
 	unsigned moved = 0;
-	for (int i = 0; i < 300; i++) {
+	unsigned i = 0;
+	for (; i < ROUNDS || (moved <= MOVES && i < ROUNDS_LOADED); i++) {
 		struct vcpu_stop s = { .work = look, .arg = &c };
 		usleep(500);
 		assert_true(vcpu_group_park_and(r.group, PARK_LIFE, &s, 20000));
@@ -242,8 +247,8 @@ static void test_stop_with_work(void **state)
 		moved += now != last;
 		last = now;
 	}
-	assert_int_equal(c.calls, 300);
-	assert_true(moved > 100);
+	assert_int_equal(c.calls, i);
+	assert_true(moved > MOVES);
 	/* False: they stay. */
 	struct vcpu_stop stay = { .work = look, .arg = &c };
 	c.go = false;
@@ -329,7 +334,7 @@ static void test_a_triple_fault_is_told_once(void **state)
 	struct rig r;
 	rig_up(&r, code_crash, sizeof(code_crash), 1);
 	vcpu_group_unpark(r.group, PARK_START);
-	uint64_t until = clock_mono_ns() + 5000000000ull;
+	uint64_t until = clock_mono_ns() + 60000000000ull;
 	while (atomic_load(&r.fates) == 0 && clock_mono_ns() < until) {
 		usleep(1000);
 	}

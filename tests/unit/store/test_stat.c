@@ -121,7 +121,7 @@ static void pending(void **state)
 	}
 	OK(session_settle(s));
 	struct family_stat st;
-	for (int i = 0; i < 500; i++) {
+	for (int i = 0; i < 6000; i++) {
 		OK(family_stat(x->f, &st));
 		sums(&st);
 		assert_int_equal(st.dead_bytes, 0);
