@@ -242,15 +242,44 @@ static struct in_addr address(const char *text)
 	return a;
 }
 
-static struct err *forward(struct usernet *u, const struct usernet_forward *f)
+/* errno says why. */
+static struct err *no_forward(const struct usernet_forward *f)
 {
-	if (slirp_add_hostfwd(u->slirp, f->udp, f->host, f->host_port, f->guest, f->guest_port) ==
-	    0) {
-		return NULL;
-	}
+	int why = errno;
 	char text[INET_ADDRSTRLEN] = "?";
 	inet_ntop(AF_INET, &f->host, text, sizeof(text));
-	return ERR_ERRNO("forwarding %s port %u of %s", f->udp ? "UDP" : "TCP", f->host_port, text);
+	return ERR_SYSNO(why, "forwarding %s port %u of %s", f->udp ? "UDP" : "TCP", f->host_port,
+			 text);
+}
+
+static struct err *forward(struct usernet *u, const struct usernet_forward *f)
+{
+	return slirp_add_hostfwd(u->slirp, f->udp, f->host, f->host_port, f->guest,
+				 f->guest_port) == 0
+		       ? NULL
+		       : no_forward(f);
+}
+
+struct err *usernet_look(const struct usernet_opts *o)
+{
+	for (unsigned i = 0; i < o->n; i++) {
+		const struct usernet_forward *f = &o->forward[i];
+		const struct sockaddr_in at = { .sin_family = AF_INET,
+						.sin_addr = f->host,
+						.sin_port = htons(f->host_port) };
+		const int one = 1;
+		SCOPE(fd_close)
+		struct fd fd = { socket(AF_INET, (f->udp ? SOCK_DGRAM : SOCK_STREAM) | SOCK_CLOEXEC,
+					0) };
+		/* As libslirp does: a port whose last connections are still ending is free. */
+		if (fd.n < 0 ||
+		    (!f->udp &&
+		     setsockopt(fd.n, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one)) != 0) ||
+		    bind(fd.n, (const struct sockaddr *)&at, sizeof(at)) != 0) {
+			return err_wrap(no_forward(f), "user networking");
+		}
+	}
+	return NULL;
 }
 
 static struct err *begin(struct usernet *u, const struct usernet_opts *o)

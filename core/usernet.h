@@ -33,6 +33,8 @@ struct usernet_opts {
 /* "[tcp|udp]:[ADDRESS]:PORT-[ADDRESS]:PORT"; the host's address is 127.0.0.1 unless given, the
  * guest's 10.0.2.15. ERR_USAGE. */
 MUST_USE struct err *usernet_parse_forward(const char *text, struct usernet_forward *ret);
+/* Would its forwards find their ports free now? Nothing is started. */
+MUST_USE struct err *usernet_look(const struct usernet_opts *opts);
 /* Starts the process; *ret_frames carries one frame per message. */
 MUST_USE struct err *usernet_start(const struct usernet_opts *opts, struct fd *ret_frames);
 

@@ -128,32 +128,44 @@ size_t nets_fds(const struct opt_list *list, int *ret, size_t max)
 
 /* ---- opening ---- */
 
-static struct err *open_user(const char *words, struct host_end *end)
+/* All words behind "user". */
+static struct err *user_words(const char *words, struct usernet_opts *o)
 {
-	struct usernet_opts o = { 0 };
 	char word[CONFIG_PATH_BYTES_MAX + 1];
 	while (*words != 0) {
 		bool known = false;
 		TRY(devspec_word("user", &words, word, sizeof(word)));
-		TRY(user_word(word, &o, &known));
+		TRY(user_word(word, o, &known));
 		ENSURE(known, ERR_USAGE, "'%.40s' is not one of hostfwd=..., restrict, loopback",
 		       word);
 	}
-	TRY(usernet_start(&o, &end->fd));
-	return net_end_fd(end->fd.n, end);
+	return NULL;
+}
+
+/* Splits a WHERE: its first word, which is checked, and what follows. */
+static struct err *split(const char *where, char *word, size_t size, const char **ret_rest)
+{
+	const char *rest = where;
+	TRY(devspec_word("--net-map", &rest, word, size));
+	TRY(check_where("--net-map", word));
+	ENSURE(*rest == 0 || strcmp(word, "user") == 0, ERR_USAGE,
+	       "nothing goes with '%.40s': '%.40s'", word, rest);
+	*ret_rest = rest;
+	return NULL;
 }
 
 static struct err *open_one(const char *where, struct host_end *end)
 {
-	const char *rest = where;
+	const char *rest = NULL;
 	char word[CONFIG_PATH_BYTES_MAX + 1];
 	unsigned n = 0;
-	TRY(devspec_word("--net-map", &rest, word, sizeof(word)));
-	TRY(check_where("--net-map", word));
+	TRY(split(where, word, sizeof(word), &rest));
 	if (strcmp(word, "user") == 0) {
-		return open_user(rest, end);
+		struct usernet_opts o = { 0 };
+		TRY(user_words(rest, &o));
+		TRY(usernet_start(&o, &end->fd));
+		return net_end_fd(end->fd.n, end);
 	}
-	ENSURE(*rest == 0, ERR_USAGE, "nothing goes with '%.40s': '%.40s'", word, rest);
 	if (after(word, "tap=") != NULL) {
 		return net_end_tap(after(word, "tap="), end);
 	}
@@ -202,16 +214,23 @@ static struct err *look_one(const struct config_dev *d, const struct opt_list *m
 {
 	const char *where = NULL;
 	TRY(where_is(d, map, true, &where));
-	TRY(check_where("--net-map", where));
+	const char *rest = NULL;
+	char word[CONFIG_PATH_BYTES_MAX + 1];
+	TRY(split(where, word, sizeof(word), &rest));
 	end->header = false;
-	const char *tap = after(where, "tap=");
+	if (strcmp(word, "user") == 0) {
+		struct usernet_opts o = { 0 };
+		TRY(user_words(rest, &o));
+		return usernet_look(&o);
+	}
+	const char *tap = after(word, "tap=");
 	if (tap != NULL) {
 		end->header = true;
 		return net_end_there(tap);
 	}
 	unsigned n = 0;
-	if (after(where, "fd=") != NULL) {
-		TRY(devspec_number("--net", where, FD_NUMBER_MAX, &n));
+	if (after(word, "fd=") != NULL) {
+		TRY(devspec_number("--net", word, FD_NUMBER_MAX, &n));
 		return net_end_fd_look((int)n, end);
 	}
 	return NULL; /* none */

@@ -74,6 +74,12 @@ take u || die "take: $(cat "$tmp/take.err")"
 vm_kill "$vm_pid"
 for ((i = 0; i < 300; i++)); do kill -0 "$helper" 2>/dev/null || break; sleep 0.1; done
 kill -0 "$helper" 2>/dev/null && bad "the process of user networking outlives its VM"
+# --check knows its words, and tells of a port that is taken (netpeer has UDP port 7).
+t restore u --check >"$tmp/check.out" 2>&1 || bad "restore --check with user networking: $(cat "$tmp/check.out")"
+t restore u --check --net-map net0=user,restrict,hostfwd=udp::8-:8 >"$tmp/check.out" 2>&1 ||
+	bad "restore --check with a free port: $(cat "$tmp/check.out")"
+t restore u --check --net-map net0=user,hostfwd=udp::7-:7 >"$tmp/check.out" 2>&1 && bad "restore --check: a port that is taken"
+grep -q 'UDP port 7' "$tmp/check.out" || bad "restore --check tells no port: $(cat "$tmp/check.out")"
 # Shut off: what the host has on its loopback is out of reach, with and without a restriction.
 for how in user user,restrict; do
 	vm_begin u restore u --net-map "net0=$how"

@@ -166,7 +166,10 @@ static void test_process(void **state)
 	assert_int_equal(listen(s, 1), 0);
 	assert_int_equal(getsockname(s, (struct sockaddr *)&at, &len), 0);
 	twice.forward[0].host_port = ntohs(at.sin_port);
-	struct err *e = usernet_start(&twice, &wire);
+	struct err *e = usernet_look(&twice);
+	assert_non_null(e);
+	err_free(e);
+	e = usernet_start(&twice, &wire);
 	assert_non_null(e);
 	assert_non_null(strstr(err_msg(e), "forwarding TCP port"));
 	err_free(e);
