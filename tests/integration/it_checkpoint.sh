@@ -101,11 +101,14 @@ is keep 2
 policy --every 1s
 is keep 2
 # Nobody is refused because of an automatic take: the VM is as asked when the answer comes.
-hits=0
-end=$(($(now_ms) + 240000))
-while [ "$hits" -lt 12 ] && [ "$(now_ms)" -lt "$end" ]; do
-	t checkpoint status p --json >"$tmp/status.json" || bad "checkpoint status"
-	[ "$(json "$tmp/status.json" taking)" = true ] || continue
+until_taking() {
+	local end=$(($(now_ms) + 120000))
+	until t checkpoint status p --json >"$tmp/status.json" && [ "$(json "$tmp/status.json" taking)" = true ]; do
+		[ "$(now_ms)" -lt "$end" ] || die "no automatic take any more: $(cat "$tmp/status.json")"
+	done
+}
+for hits in 1 2 3 4 5 6 7 8 9 10 11 12; do
+	until_taking
 	vcpus=()
 	state=suspended
 	[ $((hits % 2)) = 0 ] || { vcpus=(--vcpus) state=vcpus-suspended; }
@@ -113,9 +116,13 @@ while [ "$hits" -lt 12 ] && [ "$(now_ms)" -lt "$end" ]; do
 	t list --json >"$tmp/ps.json"
 	grep -q "\"$state\"" "$tmp/ps.json" || bad "the VM is not $state: $(cat "$tmp/ps.json")"
 	t resume p "${vcpus[@]}" || bad "resume ${vcpus[*]}"
-	hits=$((hits + 1))
 done
-[ "$hits" = 12 ] || bad "an automatic take was under way only $hits times"
+# A client that has left before its turn changes nothing for the others.
+for hits in 1 2 3 4; do
+	until_taking
+	(printf '"SuspendVm"' | timeout -s KILL "0.0$((hits * 2))" "$lib/ctlsend" "$XDG_RUNTIME_DIR/torpor/p.sock") >"$tmp/left" 2>&1
+	t resume p || bad "resume behind a client that has left"
+done
 # Both on one connection, one behind the other.
 printf '%s\n' '"SuspendVm"' '"ResumeVm"' '"SuspendVcpus"' '"ResumeVcpus"' |
 	"$lib/ctlsend" "$XDG_RUNTIME_DIR/torpor/p.sock" --lines >"$tmp/four" 2>&1 || bad "four requests: $(cat "$tmp/four")"
@@ -137,7 +144,18 @@ autos p
 [ ${#autos[@]} -le 3 ] || bad "${#autos[@]} automatic snapshots, 2 are to stay: ${autos[*]}"
 t checkpoint status p >"$tmp/status" || bad "checkpoint status"
 grep -q "^the last one is p@[0-9]*, [0-9]* s ago\$" "$tmp/status" || bad "status: $(cat "$tmp/status")"
-vm_kill "$vm_pid"
+# The end of the VM while a request waits: it is answered, one way or the other.
+policy --every 1s
+until_taking
+t suspend p >"$tmp/suspend.out" 2>&1 &
+suspending=$!
+t stop p || bad "stop while a suspend waits"
+wait "$suspending"
+rc=$?
+[ $rc = 0 ] || [ $rc = 1 ] || bad "the suspend ends with $rc: $(cat "$tmp/suspend.out")"
+wait "$vm_pid"
+rc=$?
+[ $rc = 0 ] || bad "stopped while a suspend waits: status $rc: $(tail -n 5 "$tmp/p.err")"
 
 # A full disk: 512 pages change per beat, room for a few snapshots. The first has each page at least once: on a
 # loaded machine it takes long, and stores more that changed meanwhile.
@@ -148,7 +166,7 @@ mount -t tmpfs -o size=96M none "$tmp/small" || {
 }
 at_end() { umount -l "$tmp/small"; }
 store=$tmp/small/store
-vm_begin f run --name f --kernel "$guests/bench.pvh" --mem 96M --cmdline "beat=20 pages=512 fill=64 halt=1" \
+vm_begin f run --name f --kernel "$guests/bench.pvh" --mem 96M --cmdline "beat=20 pages=96 fill=64 halt=1" \
 	--checkpoint-every 1s --checkpoint-keep all
 wait_line "$tmp/f.out" 'beat 2 ' 30 || die "does not run"
 take f --tag mine || bad "take: $(cat "$tmp/take.err")"
