@@ -325,5 +325,6 @@ int main(int argc, char **argv)
 	}
 	report(res, file, (clock_mono_ns() - began) / 1000000);
 	crash_rmdir(master);
+	free(flip);
 	return res->bad > 0 || lost ? 1 : 0;
 }
