@@ -4,8 +4,8 @@
  *   ctlsend SOCKET                 one packet from stdin, its answer to stdout
  *   ctlsend SOCKET --fill BYTES    one packet of blanks
  *   ctlsend SOCKET --lines         a packet per line of stdin; an answer line each
- *   ctlsend SOCKET --follow N      "Subscribe" of torpor's, then the first N packets, 10 s each
- *   ctlsend --listen PATH N        listens at PATH; prints "listening", then N packets, 10 s each
+ *   ctlsend SOCKET --follow N      "Subscribe" of torpor's, then the first N packets, 60 s each
+ *   ctlsend --listen PATH N        listens at PATH; prints "listening", then N packets, 60 s each
  *   ctlsend --listen PATH hold     listens at PATH, takes one connection and never reads
  * With --eventfd or --memfd BYTES at the end each packet carries one such descriptor. A descriptor
  * that comes with an answer is told as " +fd PATH-OF-IT".
@@ -66,8 +66,8 @@ static int send_packet(int fd, size_t len)
 static int print_packet(int fd)
 {
 	struct pollfd p = { .fd = fd, .events = POLLIN };
-	if (poll(&p, 1, 10000) != 1) {
-		fprintf(stderr, "ctlsend: no answer in 10 s\n");
+	if (poll(&p, 1, 60000) != 1) {
+		fprintf(stderr, "ctlsend: no answer in 60 s\n");
 		return 1;
 	}
 	union {
@@ -138,8 +138,8 @@ static int listen_at(const char *path, const char *how_many)
 	printf("listening\n");
 	fflush(stdout);
 	struct pollfd p = { .fd = fd, .events = POLLIN };
-	if (poll(&p, 1, 10000) != 1) {
-		fprintf(stderr, "ctlsend: nobody connected in 10 s\n");
+	if (poll(&p, 1, 60000) != 1) {
+		fprintf(stderr, "ctlsend: nobody connected in 60 s\n");
 		return 1;
 	}
 	int peer = accept(fd, NULL, NULL);
