@@ -10,7 +10,7 @@
 
 static const char *const kind_names[CONFIG__KINDS] = {
 	[CONFIG_RNG] = "rng",   [CONFIG_CONSOLE] = "console", [CONFIG_BALLOON] = "balloon",
-	[CONFIG_DISK] = "disk", [CONFIG_NET] = "net",
+	[CONFIG_DISK] = "disk", [CONFIG_NET] = "net",         [CONFIG_VSOCK] = "vsock",
 };
 
 const char *config_kind_name(enum config_kind kind)
@@ -56,11 +56,11 @@ static void choose_id(const struct config_devs *l, struct config_dev *dev)
 	} while (config_dev_find(l, dev->id) != NULL);
 }
 
-/* One of a kind: guests' drivers know but one console, and one balloon is all the memory there is.
- */
+/* One of a kind: guests' drivers know but one console and one socket device, and one balloon is all
+ * the memory there is. */
 static bool is_single(enum config_kind kind)
 {
-	return kind == CONFIG_CONSOLE || kind == CONFIG_BALLOON;
+	return kind == CONFIG_CONSOLE || kind == CONFIG_BALLOON || kind == CONFIG_VSOCK;
 }
 
 static struct err *check(const struct config_devs *l, const struct config_dev *dev)
@@ -83,6 +83,10 @@ static struct err *check(const struct config_devs *l, const struct config_dev *d
 		       (dev->mtu >= CONFIG_MTU_MIN && dev->mtu <= CONFIG_MTU_MAX),
 	       ERR_USAGE, "network device '%s': MTU %u: %d to %d are possible", dev->id, dev->mtu,
 	       CONFIG_MTU_MIN, CONFIG_MTU_MAX);
+	ENSURE(dev->kind != CONFIG_VSOCK ||
+		       (dev->cid >= CONFIG_CID_MIN && dev->cid <= CONFIG_CID_MAX),
+	       ERR_USAGE, "device '%s': CID %u: %d to %d are possible", dev->id, dev->cid,
+	       CONFIG_CID_MIN, CONFIG_CID_MAX);
 	return NULL;
 }
 
@@ -171,6 +175,8 @@ static json_t *dev_json(const struct config_dev *d)
 		config_mac_text(d->mac, mac);
 		more = json_pack("{s:s s:b s:i s:s}", "mac", mac, "mac_chosen", (int)d->mac_chosen,
 				 "mtu", (int)d->mtu, "end", d->path);
+	} else if (j != NULL && d->kind == CONFIG_VSOCK) {
+		more = json_pack("{s:i}", "cid", (int)d->cid);
 	} else {
 		return j;
 	}
@@ -266,6 +272,9 @@ static struct err *parse_dev(const json_t *o, struct config_dev *ret)
 	} else if (d.kind == CONFIG_NET) {
 		keys += 4;
 		TRY(parse_net(o, &d));
+	} else if (d.kind == CONFIG_VSOCK) {
+		keys++;
+		TRY(get_uint(o, "cid", CONFIG_CID_MAX, &d.cid));
 	}
 	ENSURE(json_object_size(o) == keys, ERR_CORRUPT,
 	       "configuration: device '%s' has an unknown key", d.id);

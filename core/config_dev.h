@@ -20,12 +20,15 @@ enum config_kind {
 	CONFIG_BALLOON,
 	CONFIG_DISK,
 	CONFIG_NET,
+	CONFIG_VSOCK,
 	CONFIG__KINDS,
 };
 
 enum {
 	CONFIG_DEVS_MAX = 31, /* slots of the PCI bus but the bridge's own */
 	CONFIG_QUEUES_MAX = 16,
+	CONFIG_CID_MIN = 3, /* lower ones have a meaning of their own */
+	CONFIG_CID_MAX = INT32_MAX,
 	CONFIG_PATH_BYTES_MAX = 1023,
 	CONFIG_MAC_BYTES = 6,
 	CONFIG_MTU_MIN = 68,
@@ -36,6 +39,7 @@ struct config_dev {
 	enum config_kind kind;
 	char id[NAME_BYTES_MAX + 1]; /* unique in the VM; the rule of names */
 	unsigned slot;               /* 1..31, unique */
+	unsigned cid;                /* of a socket device: the guest's */
 	/* Disks. */
 	bool read_only;
 	unsigned queues;

@@ -11,12 +11,16 @@
 
 #include "core/config_dev.h"
 
+enum { HOST_SOCKET_BYTES_MAX = 96 }; /* path of a socket device's socket: its others are longer */
+
 struct serial_link;
 
 struct host_end {
 	char id[NAME_BYTES_MAX + 1];
-	struct fd fd;        /* a disk's file; what carries a network device's frames */
-	bool header;         /* frames on fd have virtio's header */
+	/* A disk's file; what carries a network device's frames; a socket device's listening socket. */
+	struct fd fd;
+	bool header;                          /* frames on fd have virtio's header */
+	char path[HOST_SOCKET_BYTES_MAX + 1]; /* of that socket */
 	bool mapped;         /* the user named the file; else the configuration did */
 	bool accept_changed; /* a disk that is not as the snapshot left it is taken */
 	/* A console: as of a serial port, borrowed; and what life makes of them, which stays over

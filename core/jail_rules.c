@@ -9,7 +9,7 @@
  * job).
  *
  * No role may execute a file, map memory as executable, make a process, or trace. MAIN alone may
- * make a socket, of one kind: Unix, SOCK_SEQPACKET. USERNET is another process: it may make sockets
+ * make a socket, of one family: Unix. USERNET is another process: it may make sockets
  * of the Internet, and has nothing else.
  */
 #include <errno.h>
@@ -390,10 +390,14 @@ static struct err *add_rules(scmp_filter_ctx ctx, enum jail_role role, bool sani
 	TRY(allow_all(ctx, io_calls, ARRAY_LEN(io_calls)));
 	/* Listeners of events: the VM connects to a client's Unix socket. No other family can be
 	 * made, so connect reaches nothing else. */
-	TRY(rule(seccomp_rule_add(
-			 ctx, SCMP_ACT_ALLOW, SCMP_SYS(socket), 2, SCMP_A0(SCMP_CMP_EQ, AF_UNIX),
-			 SCMP_A1(SCMP_CMP_EQ, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK)),
-		 "socket"));
+	static const int types[] = { SOCK_SEQPACKET, SOCK_STREAM };
+	for (unsigned i = 0; i < ARRAY_LEN(types); i++) {
+		int type = types[i] | SOCK_CLOEXEC | SOCK_NONBLOCK;
+		TRY(rule(seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(socket), 2,
+					  SCMP_A0(SCMP_CMP_EQ, AF_UNIX),
+					  SCMP_A1(SCMP_CMP_EQ, (scmp_datum_t)type)),
+			 "socket"));
+	}
 	/* arch_prctl: the guest's permission for large XSAVE components (0x1021 to 0x1025). */
 	TRY(rule(seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(arch_prctl), 1,
 				  SCMP_A0(SCMP_CMP_MASKED_EQ, ~(scmp_datum_t)7, 0x1020)),

@@ -24,6 +24,7 @@
 #include "devices/virtio_console.h"
 #include "devices/virtio_net.h"
 #include "devices/virtio_rng.h"
+#include "devices/virtio_vsock.h"
 #include "devices/vmgenid.h"
 
 enum {
@@ -390,12 +391,12 @@ struct device *machine_device(const struct machine *m, const char *name)
 const struct state_desc *const *machine_descs(size_t *ret_n)
 {
 	static const struct state_desc *const descs[] = {
-		&machine_desc,     &serial_desc,     &rtc_desc,
-		&i8042_desc,       &acpi_pm_desc,    &kvm_vcpu_desc,
-		&kvm_irqchip_desc, &kvm_pit_desc,    &kvm_clock_desc,
-		&pci_host_desc,    &vmgenid_desc,    &virtio_rng_desc,
-		&battery_desc,     &virtio_blk_desc, &virtio_console_desc,
-		&virtio_net_desc,
+		&machine_desc,     &serial_desc,       &rtc_desc,
+		&i8042_desc,       &acpi_pm_desc,      &kvm_vcpu_desc,
+		&kvm_irqchip_desc, &kvm_pit_desc,      &kvm_clock_desc,
+		&pci_host_desc,    &vmgenid_desc,      &virtio_rng_desc,
+		&battery_desc,     &virtio_blk_desc,   &virtio_console_desc,
+		&virtio_net_desc,  &virtio_vsock_desc,
 	};
 	*ret_n = ARRAY_LEN(descs);
 	return descs;

@@ -9,6 +9,7 @@
 #include "devices/virtio_console.h"
 #include "devices/virtio_net.h"
 #include "devices/virtio_rng.h"
+#include "devices/virtio_vsock.h"
 
 static struct err *new_disk(struct machine *m, const struct config_dev *d, struct pci_dev **ret)
 {
@@ -46,6 +47,22 @@ static struct err *new_net(struct machine *m, const struct config_dev *d, struct
 	return virtio_net_new(&m->host, &o, ret);
 }
 
+static struct err *new_vsock(struct machine *m, const struct config_dev *d, struct pci_dev **ret)
+{
+	const struct host_end *end = host_end_find(m->ends, d->id);
+	_Static_assert((int)HOST_SOCKET_BYTES_MAX == (int)VSOCK_PATH_BYTES_MAX,
+		       "one limit, told early");
+	_Static_assert((int)CONFIG_CID_MIN == (int)VSOCK_CID_MIN, "likewise");
+	ENSURE(end != NULL, ERR_NOTFOUND, "nothing was given for its host end");
+	const struct virtio_vsock_opts o = {
+		.id = d->id,
+		.cid = d->cid,
+		.listen_fd = end->fd.n,
+		.path = end->path,
+	};
+	return virtio_vsock_new(&m->host, &o, ret);
+}
+
 static struct err *new_device(struct machine *m, const struct config_dev *d, struct pci_dev **ret)
 {
 	switch (d->kind) {
@@ -57,6 +74,8 @@ static struct err *new_device(struct machine *m, const struct config_dev *d, str
 		return new_console(m, d, ret);
 	case CONFIG_NET:
 		return new_net(m, d, ret);
+	case CONFIG_VSOCK:
+		return new_vsock(m, d, ret);
 	default:
 		return ERR(ERR_INCOMPAT, "a device of kind '%s' is not known to this build",
 			   config_kind_name(d->kind));

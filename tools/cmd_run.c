@@ -36,6 +36,7 @@ struct run {
 	bool exit_device;
 	bool replace;
 	bool rng;
+	unsigned vsock; /* CID, 0: none */
 	struct opt_list disks;
 	struct opt_list nets;
 };
@@ -82,6 +83,10 @@ static struct err *fill_config(const struct run *r, bool console, struct config 
 	}
 	if (console) {
 		TRY(config_dev_add(&c->devs, &(struct config_dev){ .kind = CONFIG_CONSOLE }, NULL));
+	}
+	if (r->vsock != 0) {
+		const struct config_dev d = { .kind = CONFIG_VSOCK, .cid = r->vsock };
+		TRY(err_wrap(config_dev_add(&c->devs, &d, NULL), "--vsock"));
 	}
 	for (unsigned i = 0; i < r->disks.n; i++) {
 		TRY(disks_add(r->disks.v[i], &c->devs));
@@ -180,6 +185,9 @@ struct err *cmd_run(struct args *a, int *ret_status)
 		  "(a tap or socket that the caller opened) or none; mac=MAC, mtu=N,\n"
 		  "id=NAME, slot=N" },
 		{ "rng", NULL, OPT_FLAG, &r.rng, "a virtio entropy device" },
+		{ "vsock", "CID", OPT_UINT, &r.vsock,
+		  "a virtio socket device: programs of the guest, which has that number\n"
+		  "(from 3), and of the host meet at Unix sockets, see --vsock-path" },
 		VMM_OPTS(&v),
 		{ "no-reboot", NULL, OPT_FLAG, &r.no_reboot,
 		  "a reset by the guest ends the VM with status 32" },

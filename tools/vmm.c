@@ -17,6 +17,7 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/signalfd.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 
 #include "core/base/clock.h"
@@ -54,6 +55,7 @@ struct session_vm {
 	char name[NAME_BYTES_MAX + 1];
 	char socket_path[256];
 	char readonly_path[256]; /* "": none */
+	char vsock_path[HOST_SOCKET_BYTES_MAX + 1];
 };
 
 void vmm_init(struct vmm *v)
@@ -269,6 +271,48 @@ static struct err *tie_console(struct vmm *v, const struct console *con)
 	return NULL;
 }
 
+enum { VSOCK_BACKLOG = 64 };
+
+/* The socket at which programs of the host find the guest. After the name is claimed: whoever had
+ * it before is gone. */
+static struct err *tie_vsock(struct session_vm *s, const char *run_dir)
+{
+	struct vmm *v = s->v;
+	for (unsigned i = 0; i < v->config.devs.n; i++) {
+		const struct config_dev *d = &v->config.devs.d[i];
+		if (d->kind != CONFIG_VSOCK) {
+			continue;
+		}
+		char where[4096 + 16];
+		struct console c;
+		struct host_end *end = &v->ends.e[v->ends.n];
+		*end = (struct host_end){ .fd = FD_NONE };
+		memcpy(end->id, d->id, sizeof(end->id));
+		if (v->vsock_abs[0] != 0) {
+			snprintf(where, sizeof(where), "unix:%s", v->vsock_abs);
+		} else {
+			snprintf(where, sizeof(where), "unix:%s/%s.vsock", run_dir, s->name);
+		}
+		const char *path = where + strlen("unix:");
+		ENSURE(strlen(path) <= HOST_SOCKET_BYTES_MAX, ERR_USAGE,
+		       "the path of the guest's sockets has more than %d bytes: '%s': give a "
+		       "shorter one by --vsock-path",
+		       HOST_SOCKET_BYTES_MAX, path);
+		console_init(&c, "--vsock-path");
+		TRY(console_open(&c, where));
+		end->fd = fd_move(&c.listen);
+		if (listen(end->fd.n, VSOCK_BACKLOG) != 0) {
+			return ERR_ERRNO("listening on '%s'", path);
+		}
+		snprintf(end->path, sizeof(end->path), "%s", path);
+		snprintf(s->vsock_path, sizeof(s->vsock_path), "%s", path);
+		v->ends.n++;
+		return NULL; /* there is but one */
+	}
+	ENSURE(v->vsock_path == NULL, ERR_USAGE, "--vsock-path: the VM has no socket device");
+	return NULL;
+}
+
 /* Builds or loads the VM; its parts move from v into it. */
 static struct err *build(struct session_vm *s, const struct console *con, struct life **ret_life)
 {
@@ -405,9 +449,12 @@ static struct err *run_vm(struct vmm *v, struct console *con, struct fd *tell, i
 	SCOPE(fd_close) struct fd lock = FD_NONE;
 	SCOPE(fds_close) struct fd listen[2] = { FD_NONE, FD_NONE };
 	TRY(claim(&s, run_dir, &lock, &listen[0], &listen[1]));
+	struct err *e = tie_vsock(&s, run_dir);
 	char log_path[4096];
 	snprintf(log_path, sizeof(log_path), "%s/%s.log", run_dir, s.name);
-	struct err *e = v->detach ? detach_log_to(log_path) : NULL;
+	if (e == NULL && v->detach) {
+		e = detach_log_to(log_path);
+	}
 	if (e == NULL) {
 		e = run_claimed(&s, run_dir, listen, con, tell);
 	}
@@ -415,6 +462,9 @@ static struct err *run_vm(struct vmm *v, struct console *con, struct fd *tell, i
 	rundir_unlink(s.name, s.socket_path);
 	if (s.readonly_path[0] != 0) {
 		(void)unlink(s.readonly_path);
+	}
+	if (s.vsock_path[0] != 0) {
+		(void)unlink(s.vsock_path);
 	}
 	fd_close(&s.signals);
 	fd_close(&s.uffd); /* not used: the start failed before */
@@ -521,6 +571,10 @@ struct err *vmm_run(struct vmm *v, int *ret_status)
 		TRY(err_wrap(
 			opts_absolute(v->socket_readonly, v->readonly_abs, sizeof(v->readonly_abs)),
 			"--socket-readonly"));
+	}
+	if (v->vsock_path != NULL) {
+		TRY(err_wrap(opts_absolute(v->vsock_path, v->vsock_abs, sizeof(v->vsock_abs)),
+			     "--vsock-path"));
 	}
 	return v->detach ? run_detached(v, con, ret_status)
 			 : run_vm(v, con, &(struct fd){ -1 }, ret_status);

@@ -21,6 +21,7 @@ struct vmm {
 	const char *console; /* likewise */
 	const char *socket_path;
 	const char *socket_readonly;
+	const char *vsock_path;
 	const char *on_term;                 /* checkpoint, stop */
 	const char *checkpoint_every;        /* "30s" */
 	const char *checkpoint_keep;         /* "10,hourly=24" */
@@ -32,6 +33,7 @@ struct vmm {
 	char store_dir[4096];    /* absolute */
 	char socket_abs[4096];   /* set by vmm_run; "": the default */
 	char readonly_abs[4096]; /* set by vmm_run; "": none */
+	char vsock_abs[4096];    /* set by vmm_run; "": the default */
 
 	/* What to run, filled in by the verb: files before vmm_run, the rest by prepare. */
 	struct fd kernel, initrd;
@@ -67,6 +69,10 @@ void vmm_done(struct vmm *v);
 		  "control socket; default NAME.sock in the run folder" },                         \
 		{ "socket-readonly", "PATH", OPT_TEXT, &(v)->socket_readonly,                      \
 		  "a second socket for monitors: status and events only" },                        \
+		{ "vsock-path", "PATH", OPT_TEXT, &(v)->vsock_path,                                \
+		  "where the socket device meets the host: PATH for connections to the\n"          \
+		  "guest, PATH_P for those of the guest to port P; default NAME.vsock in\n"         \
+		  "the run folder" },                                                              \
 		{ "paused", NULL, OPT_FLAG, &(v)->paused,                                          \
 		  "do not let the guest run before 'torpor resume NAME'" },                        \
 		{ "detach", NULL, OPT_FLAG, &(v)->detach,                                          \

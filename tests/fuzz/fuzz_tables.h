@@ -13,6 +13,7 @@
 #include "devices/virtio_console.h"
 #include "devices/virtio_net.h"
 #include "devices/virtio_rng.h"
+#include "devices/virtio_vsock.h"
 #include "devices/vmgenid.h"
 #include "snapshot/desc.h"
 #include "snapshot/manifest.h"
@@ -22,6 +23,7 @@ static const struct state_desc *const fuzz_tables[] = {
 	&serial_desc,   &rtc_desc,         &i8042_desc,          &acpi_pm_desc,
 	&manifest_desc, &pci_host_desc,    &vmgenid_desc,        &virtio_rng_desc,
 	&battery_desc,  &virtio_blk_desc,  &virtio_console_desc, &virtio_net_desc,
+	&virtio_vsock_desc,
 };
 
 #endif

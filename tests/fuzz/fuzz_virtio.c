@@ -16,6 +16,7 @@
 #include "devices/virtio_console.h"
 #include "devices/virtio_net.h"
 #include "devices/virtio_rng.h"
+#include "devices/virtio_vsock.h"
 #include "tests/fuzz/fuzz.h"
 #include "tests/lib/fake_driver.h"
 
@@ -25,7 +26,7 @@ enum {
 };
 
 /* The first byte of an input; the order is that of config_kind. */
-enum kind { KIND_RNG, KIND_CONSOLE, KIND_BALLOON, KIND_DISK, KIND_NET, KINDS };
+enum kind { KIND_RNG, KIND_CONSOLE, KIND_BALLOON, KIND_DISK, KIND_NET, KIND_VSOCK, KINDS };
 
 /* A host end that always has input and takes all output. */
 static struct serial_link *make_link(void)
@@ -91,6 +92,12 @@ static struct err *make_device(const uint8_t *head, struct fake_driver *d, struc
 	}
 	if (head[0] % KINDS == KIND_NET) {
 		return make_net(d, w, (head[1] & 4) != 0, ret);
+	}
+	if (head[0] % KINDS == KIND_VSOCK) {
+		const struct virtio_vsock_opts o = {
+			.id = "fuzz", .cid = 3, .listen_fd = -1, .path = "/nonexistent/v"
+		};
+		return virtio_vsock_new(&d->host.host, &o, ret);
 	}
 	return virtio_rng_new(&d->host.host, "fuzz", ret);
 }

@@ -215,7 +215,8 @@ static struct err *make_texts(const char *root)
 			c.exit_device = true;
 			for (unsigned k = 0; k < CONFIG__KINDS; k++) {
 				const struct config_dev d = { .kind = (enum config_kind)k,
-							      .queues = 1 };
+							      .queues = 1,
+							      .cid = 3 };
 				TRY(config_dev_add(&c.devs, &d, NULL));
 			}
 		}

@@ -11,12 +11,16 @@
  *and lines: fPATH shows the first line of a file. Input events are told as they come:
  *	agent: event TYPE CODE VALUE
  *
+ * With agent_vsock=1 a second process echoes what comes in on port 7 of its virtual socket, telling
+ * each connection's end, and v asks port 9 of the host for a line.
+ *
  * A software KVM interprets the kernel: system calls and first-touched pages are dear, so this is
  *one static program that computes in user space and touches little.
  */
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/input.h>
+#include <linux/vm_sockets.h>
 #include <poll.h>
 #include <sched.h>
 #include <stdint.h>
@@ -26,6 +30,7 @@
 #include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/reboot.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <termios.h>
 #include <time.h>
@@ -203,6 +208,55 @@ static int take_path(char c)
 	return 1;
 }
 
+/* One after the other: each gets back what it sends, until it ends. */
+static void echo(void)
+{
+	struct sockaddr_vm a = { .svm_family = AF_VSOCK, .svm_port = 7, .svm_cid = VMADDR_CID_ANY };
+	static char buf[16384];
+	int l = socket(AF_VSOCK, SOCK_STREAM, 0);
+
+	if (fork() != 0) {
+		return;
+	}
+	if (l < 0 || bind(l, (const struct sockaddr *)&a, sizeof(a)) != 0 || listen(l, 8) != 0) {
+		dprintf(1, "agent: vsock: %s\n", strerror(errno));
+		_exit(1);
+	}
+	dprintf(1, "agent: vsock listens\n");
+	for (;;) {
+		int fd = accept(l, NULL, NULL);
+		unsigned long long total = 0;
+		ssize_t n;
+
+		while ((n = read(fd, buf, sizeof(buf))) > 0) {
+			for (ssize_t at = 0; at < n;) {
+				ssize_t w = write(fd, buf + at, (size_t)(n - at));
+				at += w > 0 ? w : n;
+			}
+			total += (unsigned long long)n;
+		}
+		dprintf(1, "agent: vsock end after %llu bytes %s\n", total,
+			n < 0 ? strerror(errno) : "");
+		close(fd);
+	}
+}
+
+static void ask_host(void)
+{
+	struct sockaddr_vm a = { .svm_family = AF_VSOCK, .svm_port = 9, .svm_cid = VMADDR_CID_HOST };
+	char text[100] = "";
+	int fd = socket(AF_VSOCK, SOCK_STREAM, 0);
+
+	if (connect(fd, (const struct sockaddr *)&a, sizeof(a)) == 0 &&
+	    dprintf(fd, "the guest asks\n") > 0 && read(fd, text, sizeof(text) - 1) >= 0) {
+		text[strcspn(text, "\n")] = '\0';
+		dprintf(1, "agent: host says %s\n", text);
+	} else {
+		dprintf(1, "agent: host says nothing: %s\n", strerror(errno));
+	}
+	close(fd);
+}
+
 static void answer(char c)
 {
 	struct timespec real, mono;
@@ -229,6 +283,9 @@ static void answer(char c)
 		dprintf(1, "agent: power off\n");
 		reboot(RB_POWER_OFF);
 		break;
+	case 'v':
+		ask_host();
+		break;
 	case 'x':
 		fd = open("/proc/sysrq-trigger", O_WRONLY);
 		if (fd < 0 || write(fd, "c", 1) != 1) {
@@ -252,6 +309,9 @@ int main(void)
 	period_ms = (int)env("agent_ms", 200);
 	peer_count = peer();
 	open_events();
+	if (env("agent_vsock", 0)) {
+		echo();
+	}
 	for (uint64_t n = 1;; n++) {
 		struct timespec t;
 		char c[16];

@@ -74,7 +74,8 @@ static void test_text(void **state)
 	d.queues = 4;
 	ok(add(&l, d));
 	for (unsigned k = 0; k < CONFIG__KINDS; k++) {
-		ok(add(&l, (struct config_dev){ .kind = (enum config_kind)k, .queues = 1 }));
+		ok(add(&l,
+		       (struct config_dev){ .kind = (enum config_kind)k, .queues = 1, .cid = 9 }));
 	}
 	json_t *j = config_devs_json(&l);
 	assert_non_null(j);
@@ -86,6 +87,7 @@ static void test_text(void **state)
 		assert_int_equal(back.d[i].slot, l.d[i].slot);
 		assert_int_equal(back.d[i].kind, l.d[i].kind);
 		assert_int_equal(back.d[i].read_only, l.d[i].read_only);
+		assert_int_equal(back.d[i].cid, l.d[i].kind == CONFIG_VSOCK ? 9 : 0);
 		if (l.d[i].kind == CONFIG_DISK) {
 			assert_int_equal(back.d[i].queues, l.d[i].queues);
 		}
