@@ -257,6 +257,49 @@ clone_many() {
 	put clone_last_ms torpor "$last_ms"
 	exec {vm_in}>&-
 }
+# touched STORE ARGS: restores cold, has the guest touch its working set at its first line, sets $touched_ms.
+touched() {
+	local dir=$1 f from
+	shift
+	for f in "$dir"/families/*/data.mdb; do
+		dd if="$f" iflag=nocache count=0 2>/dev/null || die "dd"
+	done
+	vm_up torpor "$torpor" restore b@base --store "$dir" --serial stdio "$@"
+	line beat 0 60
+	from=$(now)
+	printf w >&"$vm_in"
+	line touched "$from" 60
+	touched_ms=$(awk -v us="${text##* }" 'BEGIN { printf "%.3f", us / 1000 }')
+}
+# The same snapshot in two stores, one of which knows what was touched.
+working_set() {
+	local i order with
+	rm -rf "$store" "$tmp/none"
+	guest "beat=1 pages=0 halt=1"
+	torpor_run
+	line filled 0 120
+	line "beat" "$(now)" 20
+	t suspend b || die "suspend failed"
+	torpor_take --tag base
+	vm_down
+	cp -r "$store" "$tmp/none"
+	touched "$store" --no-fill
+	t stop b || die "stop failed" # stores what it has waited for
+	wait "$holder" 2>/dev/null
+	vm_down
+	for ((i = 0; i < few; i++)); do
+		order="store none"
+		((i % 2)) || order="none store"
+		for with in $order; do
+			touched "$tmp/$with"
+			vm_down
+			[ "$with" = none ] && put wset_none_ms torpor "$touched_ms" && without=$touched_ms
+			[ "$with" = store ] && put wset_ms torpor "$touched_ms" && known=$touched_ms
+		done
+		put wset_of_none torpor "$(over "$known" "$without")"
+	done
+	rm -rf "$tmp/none"
+}
 
 generations_round() {
 	local order="torpor qemu" side
@@ -276,4 +319,6 @@ generations_round() {
 	slowdown
 	progress "round $1: clones"
 	clone_many
+	progress "round $1: working set"
+	working_set
 }

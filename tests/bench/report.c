@@ -79,6 +79,9 @@ static struct measure measures[] = {
 	{ .name = "clone_one_ms", .label = "  one alone (ms)" },
 	{ .name = "clone_cpu_ms", .label = "  CPU time of each (ms)", .goal_abs = 10 },
 	{ .name = "clone_mib", .label = "  memory of each (MiB)", .goal_abs = 3 },
+	{ .name = "wset_ms", .label = "64 MiB touched, cold, recorded (ms)" },
+	{ .name = "wset_none_ms", .label = "  without the record (ms)" },
+	{ .name = "wset_of_none", .label = "  by that", .goal_abs = 0.5 },
 };
 #define NMEASURES (sizeof(measures) / sizeof(measures[0]))
 

@@ -8,7 +8,8 @@
  * N", "filled N pages M", then "beat N tsc T sum S" per beat, at its end. Input: 'c' first and last
  * word of every filled page, 'C' every byte of every page, 'r' reset, 't' triple fault, 'd' clocks,
  * 'p' the word at peek ("peek N"), which is then one more, 'z' the content of the next seed: pages
- * with data become zero and zero pages get data ("refilled SEED").
+ * with data become zero and zero pages get data ("refilled SEED"), 'w' a word of every page of 1024
+ * pieces of 64 KiB, evenly spread ("touched PAGES us N").
  *
  * Of 10 pages 4 stay zero, 3 look like text, 2 are structured and 1 is random. The pages that are
  * not zero are written in turn; each write first compares the word with what the last round left.
@@ -197,6 +198,21 @@ static void check(bool every_byte)
 	print(bad ? "CORRUPT\n" : "check ok\n");
 }
 
+/* 64 MiB of working set. */
+static void touch(void)
+{
+	const uint64_t pieces = npages / 16, step = pieces > 1024 ? pieces / 1024 : 1;
+	uint64_t from = rdtsc(), n = 0, us;
+
+	for (uint64_t at = 0; at < pieces && n < 1024 * 16; at += step) {
+		for (uint64_t i = 0; i < 16; i++, n++) {
+			sum += *(volatile uint64_t *)page_at(at * 16 + i);
+		}
+	}
+	us = (rdtsc() - from) * 1000 / tsc_khz();
+	print("touched %lu us %lu\n", n, us);
+}
+
 static void tick(struct frame *f)
 {
 	(void)f;
@@ -218,6 +234,9 @@ static void answer(int c)
 	case 'p':
 		print("peek %lu\n", *peek);
 		*peek = *peek + 1;
+		break;
+	case 'w':
+		touch();
 		break;
 	case 'z':
 		refill();
