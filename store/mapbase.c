@@ -156,17 +156,9 @@ static void list_frames(struct lookup *k, const void *const page[LEAF_PAGES])
 static struct err *look_up(const struct mapbase *b, const struct node_child *c,
 			   const void *const page[LEAF_PAGES], struct lookup *k)
 {
-	SCOPE(lbuf_done) struct lbuf buf = { 0 };
 	SCOPE(ltxn_abortp) struct ltxn *t = NULL;
 	TRY(ltxn_begin(b->f->env, false, &t));
-	struct key8 key = key_of_id(c->id);
-	bool found;
-	TRY(ltxn_get(t, FAMILY_LEAF, KEY_BYTES(key), LEAF_BYTES_MAX, &buf, &found));
-	ENSURE(found, ERR_CORRUPT, "leaf %llu is missing", (unsigned long long)c->id);
-	TRY(leaf_decode(buf.p, buf.len, b->f->uuid, c->id, &k->leaf));
-	ENSURE(sha256_equal(&k->leaf.digest, &c->digest), ERR_CORRUPT,
-	       "leaf %llu: its digest is not the one that is listed above it",
-	       (unsigned long long)c->id);
+	TRY(mapwalk_leaf(b->f, t, c, &k->leaf));
 	list_frames(k, page);
 	for (unsigned i = 0; i < k->nused; i++) {
 		TRY(frame_place(b->f, t, k->used[i].id, &k->used[i].place));

@@ -34,13 +34,20 @@ static bool continues(const struct map_run *run, const struct page_ref *ref)
 	return ref->frame == 0 ? ref->v == run->v : ref->v == run->v + run->npages;
 }
 
-struct err *mapruns_add(struct mapruns *r, uint64_t leaf_index, const struct leaf *l)
+static bool is_wanted(const struct page_ref *ref, const uint64_t *want, size_t i)
+{
+	return want != NULL ? (want[i / 64] >> (i % 64) & 1) != 0 : ref->frame != 0 || ref->v != 0;
+}
+
+/* want NULL: all but zero pages. */
+static struct err *add(struct mapruns *r, uint64_t leaf_index, const struct leaf *l,
+		       const uint64_t *want)
 {
 	struct map_run open = { 0 };
 	for (size_t i = 0; i < LEAF_PAGES; i++) {
 		const struct page_ref *ref = &l->ref[i];
-		bool zero = ref->frame == 0 && ref->v == 0;
-		if (!zero && continues(&open, ref)) {
+		bool wanted = is_wanted(ref, want, i);
+		if (wanted && continues(&open, ref)) {
 			open.npages++;
 			continue;
 		}
@@ -49,7 +56,7 @@ struct err *mapruns_add(struct mapruns *r, uint64_t leaf_index, const struct lea
 			r->npages += open.npages;
 		}
 		open = (struct map_run){ 0 };
-		if (!zero) {
+		if (wanted) {
 			open = (struct map_run){
 				.frame = ref->frame,
 				.v = ref->v,
@@ -63,6 +70,17 @@ struct err *mapruns_add(struct mapruns *r, uint64_t leaf_index, const struct lea
 		r->npages += open.npages;
 	}
 	return NULL;
+}
+
+struct err *mapruns_add(struct mapruns *r, uint64_t leaf_index, const struct leaf *l)
+{
+	return add(r, leaf_index, l, NULL);
+}
+
+struct err *mapruns_add_some(struct mapruns *r, uint64_t leaf_index, const struct leaf *l,
+			     const uint64_t want[LEAF_PAGES / 64])
+{
+	return add(r, leaf_index, l, want);
 }
 
 static int run_order(const void *pa, const void *pb)

@@ -33,6 +33,9 @@ struct mapruns {
 void mapruns_done(struct mapruns *r);
 /* Adds the pages of one leaf. */
 MUST_USE struct err *mapruns_add(struct mapruns *r, uint64_t leaf_index, const struct leaf *l);
+/* Adds those of its pages whose bit is set in want, zero ones too (value 0). */
+MUST_USE struct err *mapruns_add_some(struct mapruns *r, uint64_t leaf_index, const struct leaf *l,
+				      const uint64_t want[LEAF_PAGES / 64]);
 /* Sorts; nothing is added afterwards. */
 MUST_USE struct err *mapruns_sort(struct mapruns *r);
 

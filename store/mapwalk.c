@@ -2,6 +2,8 @@
 /* Walks a map's records. See mapwalk.h; called by reader.c, verify.c and gc.c. */
 #include "store/mapwalk.h"
 
+#include <string.h>
+
 #include "store/mapbuild.h"
 
 /* One per walk, on the heap: a leaf takes 8 KiB and each level of nodes 2.6. */
@@ -22,28 +24,40 @@ static uint64_t span_of(unsigned level)
 	return 1ull << (NODE_FANOUT_SHIFT * level);
 }
 
-static struct err *load(struct walk *k, unsigned level, const struct node_child *c)
+static struct err *load(struct family *f, struct ltxn *t, unsigned level,
+			const struct node_child *c, struct lbuf *buf, struct leaf *leaf,
+			struct node *node)
 {
-	const struct mapwalk *w = k->w;
 	struct key8 key = key_of_id(c->id);
 	bool found;
 	const struct sha256 *digest;
-	TRY(ltxn_get(w->t, level == 0 ? FAMILY_LEAF : FAMILY_NODE, KEY_BYTES(key),
-		     level == 0 ? LEAF_BYTES_MAX : NODE_BYTES_MAX, &k->buf, &found));
+	TRY(ltxn_get(t, level == 0 ? FAMILY_LEAF : FAMILY_NODE, KEY_BYTES(key),
+		     level == 0 ? LEAF_BYTES_MAX : NODE_BYTES_MAX, buf, &found));
 	ENSURE(found, ERR_CORRUPT, "%s %llu is missing", level == 0 ? "leaf" : "node",
 	       (unsigned long long)c->id);
 	if (level == 0) {
-		TRY(leaf_decode(k->buf.p, k->buf.len, w->f->uuid, c->id, &k->leaf));
-		digest = &k->leaf.digest;
+		TRY(leaf_decode(buf->p, buf->len, f->uuid, c->id, leaf));
+		digest = &leaf->digest;
 	} else {
-		TRY(node_decode(k->buf.p, k->buf.len, w->f->uuid, c->id, level, &w->f->zero,
-				&k->node[level]));
-		digest = &k->node[level].digest;
+		TRY(node_decode(buf->p, buf->len, f->uuid, c->id, level, &f->zero, node));
+		digest = &node->digest;
 	}
 	ENSURE(sha256_equal(digest, &c->digest), ERR_CORRUPT,
 	       "%s %llu: its digest is not the one that is listed above it",
 	       level == 0 ? "leaf" : "node", (unsigned long long)c->id);
 	return NULL;
+}
+
+struct err *mapwalk_leaf(struct family *f, struct ltxn *t, const struct node_child *c,
+			 struct leaf *ret_leaf)
+{
+	if (c->id == 0) {
+		memset(ret_leaf, 0, sizeof(*ret_leaf));
+		ret_leaf->digest = f->zero.subtree[0];
+		return NULL;
+	}
+	SCOPE(lbuf_done) struct lbuf buf = { 0 };
+	return load(f, t, 0, c, &buf, ret_leaf, NULL);
 }
 
 /* The children of k->node[level], whose first leaf is `at`. */
@@ -77,7 +91,7 @@ static struct err *visit(struct walk *k, unsigned level, uint64_t at, const stru
 	if (!go) {
 		return NULL;
 	}
-	struct err *e = load(k, level, c);
+	struct err *e = load(w->f, w->t, level, c, &k->buf, &k->leaf, &k->node[level]);
 	if (e != NULL) {
 		e = err_wrap(e, "map %s", k->m->name);
 		return w->damaged != NULL ? w->damaged(w->arg, at, span_of(level), e) : e;

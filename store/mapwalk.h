@@ -29,5 +29,8 @@ struct mapwalk {
 	void *arg;
 };
 MUST_USE struct err *mapwalk_run(const struct mapwalk *w, const struct snap_map *m);
+/* The record of one leaf, checked against the digest listed above it. Id 0: zero pages. */
+MUST_USE struct err *mapwalk_leaf(struct family *f, struct ltxn *t, const struct node_child *c,
+				  struct leaf *ret_leaf);
 
 #endif

@@ -18,6 +18,7 @@
 
 #include "core/base/lock.h"
 #include "store/mapbuild.h"
+#include "store/mapdiff.h"
 #include "store/mapruns.h"
 #include "store/mapwalk.h"
 #include "store/reader_internal.h"
@@ -134,6 +135,7 @@ struct err *reader_find_map(struct reader *r, const char *name, const struct sna
 struct stretch {
 	struct family *f;
 	const struct snap_map *map;
+	const struct snap_map *since; /* of opts->since */
 	const struct read_opts *opts;
 	struct mapruns runs;
 	atomic_size_t next_frame; /* each worker takes BATCH_FRAMES of them */
@@ -339,6 +341,11 @@ static struct err *place_values(struct stretch *s)
 			atomic_fetch_add(&s->done_pages, run->npages);
 			continue;
 		}
+		if (run->v == 0) { /* only where zero pages count */
+			TRY(s->opts->zero(s->opts->arg, run->page, run->npages));
+			atomic_fetch_add(&s->done_pages, run->npages);
+			continue;
+		}
 		uint32_t fill = MIN(run->npages, (uint32_t)VALUE_RUN_PAGES);
 		for (size_t k = 0; k < fill * (PAGE_BYTES / sizeof(*buf)); k++) {
 			buf[k] = run->v;
@@ -406,6 +413,20 @@ static struct err *stretch_collect(struct stretch *s, uint64_t from, uint64_t to
 {
 	SCOPE(ltxn_abortp) struct ltxn *t = NULL;
 	TRY(ltxn_begin(s->f->env, false, &t));
+	if (s->since != NULL) {
+		const struct mapdiff d = {
+			.f = s->f,
+			.t = t,
+			.was = s->since,
+			.now = s->map,
+			.from_leaf = from,
+			.to_leaf = to,
+			.also = s->opts->also,
+			.arg = s->opts->arg,
+		};
+		TRY(mapdiff_run(&d, &s->runs));
+		return mapruns_sort(&s->runs);
+	}
 	struct mapwalk w = {
 		.f = s->f,
 		.t = t,
@@ -438,13 +459,33 @@ static struct err *read_stretches(struct stretch *s)
 	return NULL;
 }
 
+/* Ids mean the same in both only within a family. */
+static struct err *find_since(const struct reader *r, const struct snap_map *map,
+			      const struct read_opts *opts, const struct snap_map **ret_since)
+{
+	if (opts->since == NULL) {
+		return NULL;
+	}
+	BUG_ON(opts->zero == NULL);
+	TRY(reader_find_map(opts->since, map->name, ret_since));
+	ENSURE(memcmp(opts->since->f->uuid, r->f->uuid, sizeof(r->f->uuid)) == 0 &&
+		       (*ret_since)->len_bytes == map->len_bytes,
+	       ERR_USAGE, "map %s of snapshots %llu and %llu: of another family or length",
+	       map->name, (unsigned long long)opts->since->rec.info.number,
+	       (unsigned long long)r->rec.info.number);
+	return NULL;
+}
+
 struct err *reader_map_read(struct reader *r, const char *name, const struct read_opts *opts)
 {
 	const struct snap_map *map;
+	const struct snap_map *since = NULL;
 	TRY(reader_find_map(r, name, &map));
+	TRY(find_since(r, map, opts, &since));
 	struct stretch s = {
 		.f = r->f,
 		.map = map,
+		.since = since,
 		.opts = opts,
 		.total_pages = map->len_bytes / PAGE_BYTES + (map->len_bytes % PAGE_BYTES != 0),
 	};

@@ -335,6 +335,15 @@ struct read_opts {
 	/* Called before a run of pages is decoded, from the same threads; false leaves it out.
 	 * NULL: all are wanted. */
 	bool (*wanted)(void *arg, uint64_t index, uint64_t npages);
+	/*
+	 * Only what differs from this reader's map of that name, which is of the same family and
+	 * length: pages that both maps find in the same place are left out, and pages that are zero
+	 * now are told by zero(), on the caller's thread. NULL: all pages.
+	 */
+	struct reader *since;
+	struct err *(*zero)(void *arg, uint64_t index, uint64_t npages);
+	/* With since: those of the 64 pages from `index` that are read all the same. NULL: none. */
+	uint64_t (*also)(void *arg, uint64_t index);
 	void *arg;
 };
 MUST_USE struct err *reader_map_read(struct reader *r, const char *name,
