@@ -273,17 +273,23 @@ void gmem_fetch_dirty(struct gmem *g, unsigned i, uint64_t *bits)
 	}
 }
 
-struct err *gmem_clear(struct gmem *g)
+static struct err *punch(struct gmem *g, uint64_t off, uint64_t len_bytes)
 {
 	int rc;
 	do {
-		rc = fallocate(g->fd.n, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0,
-			       (off_t)g->bytes);
+		rc = fallocate(g->fd.n, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)off,
+			       (off_t)len_bytes);
 	} while (rc < 0 && errno == EINTR);
 	if (rc < 0) {
 		return ERR_ERRNO("guest memory: giving back %llu bytes",
-				 (unsigned long long)g->bytes);
+				 (unsigned long long)len_bytes);
 	}
+	return NULL;
+}
+
+struct err *gmem_clear(struct gmem *g)
+{
+	TRY(punch(g, 0, g->bytes));
 	/* Every page may have changed, and KVM's log knows nothing of it. */
 	for (unsigned i = 0; i < g->n; i++) {
 		mark(&g->r[i], 0, g->r[i].len_bytes);
@@ -291,23 +297,42 @@ struct err *gmem_clear(struct gmem *g)
 	return NULL;
 }
 
-struct err *gmem_place(struct gmem *g, gfn_t gfn, const void *pages, uint64_t npages)
+/* Where the pages are in the memfd. The frame numbers come from a snapshot, so this is no BUG_ON.
+ */
+static struct err *file_range(const struct gmem *g, gfn_t gfn, uint64_t npages, uint64_t *ret_off,
+			      uint64_t *ret_len)
 {
-	uint64_t off;
-	uint64_t left;
+	uint64_t off = 0;
+	uint64_t left = 0;
 	uint64_t gpa;
-	uint64_t len;
 	const struct region *r = NULL;
 	if (!MUL_OVERFLOWS(gfn.v, (uint64_t)PAGE_BYTES, &gpa) &&
-	    !MUL_OVERFLOWS(npages, (uint64_t)PAGE_BYTES, &len)) {
+	    !MUL_OVERFLOWS(npages, (uint64_t)PAGE_BYTES, ret_len)) {
 		r = find(g, gpa, &off, &left);
 	}
-	/* The frame numbers come from a snapshot, so this is no BUG_ON. */
-	ENSURE(r != NULL && len <= left, ERR_CORRUPT,
+	ENSURE(r != NULL && *ret_len <= left, ERR_CORRUPT,
 	       "%llu pages at guest frame 0x%llx are not in this VM's memory",
 	       (unsigned long long)npages, (unsigned long long)gfn.v);
-	struct err *e = io_pwrite_full(g->fd.n, pages, len, r->fd_offset + off);
-	return err_wrap(e, "guest memory at frame 0x%llx", (unsigned long long)gfn.v);
+	*ret_off = r->fd_offset + off;
+	return NULL;
+}
+
+struct err *gmem_place(struct gmem *g, gfn_t gfn, const void *pages, uint64_t npages)
+{
+	uint64_t off = 0;
+	uint64_t len = 0;
+	TRY(file_range(g, gfn, npages, &off, &len));
+	return err_wrap(io_pwrite_full(g->fd.n, pages, len, off), "guest memory at frame 0x%llx",
+			(unsigned long long)gfn.v);
+}
+
+struct err *gmem_place_zero(struct gmem *g, gfn_t gfn, uint64_t npages)
+{
+	uint64_t off = 0;
+	uint64_t len = 0;
+	TRY(file_range(g, gfn, npages, &off, &len));
+	return err_wrap(punch(g, off, len), "guest memory at frame 0x%llx",
+			(unsigned long long)gfn.v);
 }
 
 struct err *gmem_allocated(const struct gmem *g, uint64_t *ret_bytes)

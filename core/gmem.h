@@ -42,8 +42,8 @@ struct gmem_region {
 };
 
 /*
- * `bytes` of RAM (GMEM_MIN_BYTES .. host memory, multiple of PAGE_BYTES), all zero, nothing touched.
- * Errors: ERR_LIMIT naming the bound, ERR_SYS.
+ * `bytes` of RAM (GMEM_MIN_BYTES .. host memory, multiple of PAGE_BYTES), all zero, nothing
+ * touched. Errors: ERR_LIMIT naming the bound, ERR_SYS.
  */
 MUST_USE struct err *gmem_new(uint64_t bytes, struct gmem **ret_gmem);
 void gmem_free(struct gmem *g); /* NULL is fine */
@@ -64,7 +64,8 @@ void *gmem_at(const struct gmem *g, gpa_t gpa, uint64_t len_bytes);
 MUST_USE struct err *gmem_read(const struct gmem *g, gpa_t gpa, void *ret, uint64_t len_bytes);
 MUST_USE struct err *gmem_write(struct gmem *g, gpa_t gpa, const void *p, uint64_t len_bytes);
 void gmem_mark_dirty(struct gmem *g, gpa_t gpa, uint64_t len_bytes);
-/* Moves the host-side dirty bits of region i into bits (one bit per page, or-ed in) and clears them. */
+/* Moves the host-side dirty bits of region i into bits (one bit per page, or-ed in) and clears
+ * them. */
 void gmem_fetch_dirty(struct gmem *g, unsigned i, uint64_t *bits);
 
 /* Makes all memory read as zero again and gives the host its pages back (guest reset). */
@@ -74,6 +75,8 @@ MUST_USE struct err *gmem_clear(struct gmem *g);
  * the memfd). [gfn, gfn + npages) must be RAM of one region. Any thread, disjoint ranges.
  */
 MUST_USE struct err *gmem_place(struct gmem *g, gfn_t gfn, const void *pages, uint64_t npages);
+/* The same with zeros, by giving the pages back to the host. */
+MUST_USE struct err *gmem_place_zero(struct gmem *g, gfn_t gfn, uint64_t npages);
 /* Memory held by the backing files, in bytes (allocated blocks, not RSS). */
 MUST_USE struct err *gmem_allocated(const struct gmem *g, uint64_t *ret_bytes);
 

@@ -266,6 +266,13 @@ static struct err *blk_fetch(void *self)
 	return look(b, &b->saved.seen);
 }
 
+static struct err *blk_check(void *self, const void *state)
+{
+	struct virtio_blk *b = self;
+	LOCK_SCOPE(&b->v.pci.lock);
+	return check_same(b, state);
+}
+
 static struct err *blk_commit(void *self)
 {
 	struct virtio_blk *b = self;
@@ -316,6 +323,7 @@ const struct state_desc virtio_blk_desc = {
 static const struct snap_part_ops blk_part_ops = {
 	.park = blk_park,
 	.fetch = blk_fetch,
+	.check = blk_check,
 	.commit = blk_commit,
 	.probe = blk_probe,
 };

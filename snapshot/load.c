@@ -248,6 +248,9 @@ static struct err *decode_all(struct snap_image *img, struct snap_part *const *p
 		sides->state[i] = calloc(1, parts[i]->desc->size);
 		ENSURE(sides->state[i] != NULL, ERR_SYS, "out of memory");
 		TRY(decode_part(img, parts[i], sides->state[i]));
+		if (parts[i]->ops->check != NULL) {
+			TRY(parts[i]->ops->check(parts[i]->self, sides->state[i]));
+		}
 	}
 	return NULL;
 }
@@ -267,29 +270,73 @@ static struct err *commit_all(struct snap_part *const *parts, size_t nparts,
 	return NULL;
 }
 
+/* Everything but memory, before anything is changed. */
+static struct err *decode(struct snap_image *img, const struct gmem *gmem,
+			  struct snap_part *const *parts, size_t nparts, struct sides *sides)
+{
+	TRY(match_parts(img->manifest, parts, nparts));
+	TRY(manifest_match_regions(img->manifest, gmem));
+	return decode_all(img, parts, nparts, sides);
+}
+
+/* What a reboot will need is looked at while refusing costs nothing. */
+static struct err *check_files(struct snap_image *img)
+{
+	for (uint32_t i = 0; i < img->manifest->nfiles; i++) {
+		TRY(keep_check(img->reader, &img->manifest->files[i], NULL));
+	}
+	return NULL;
+}
+
 static struct err *load(struct snap_image *img, struct gmem *gmem, struct snap_part *const *parts,
 			size_t nparts, const struct snap_load_opts *opts)
 {
 	SCOPE(sides_done) struct sides sides = { 0 };
-	TRY(match_parts(img->manifest, parts, nparts));
-	TRY(manifest_match_regions(img->manifest, gmem));
-	TRY(decode_all(img, parts, nparts, &sides));
-	if (!opts->lazy) {
+	TRY(decode(img, gmem, parts, nparts, &sides));
+	if (opts->present != NULL) {
+		const struct pages_present present = { opts->present->reader, opts->changed };
+		TRY(pages_load_diff(img->reader, gmem, false, &present, &opts->progress,
+				    opts->ret_written));
+	} else if (!opts->lazy) {
 		TRY(pages_load(img->reader, gmem, &opts->progress));
-		/* What a reboot will need is looked at now, while refusing costs nothing. */
-		for (uint32_t i = 0; i < img->manifest->nfiles; i++) {
-			TRY(keep_check(img->reader, &img->manifest->files[i], NULL));
-		}
+		TRY(check_files(img));
 	}
 	return commit_all(parts, nparts, &sides);
+}
+
+static struct err *about(const struct snap_image *img, struct err *e)
+{
+	return err_wrap(e, "snapshot %llu of %s", (unsigned long long)img->ref.snap.number,
+			img->ref.vm.name);
+}
+
+static struct err *check(struct snap_image *img, const struct gmem *gmem,
+			 struct snap_part *const *parts, size_t nparts)
+{
+	SCOPE(sides_done) struct sides sides = { 0 };
+	TRY(decode(img, gmem, parts, nparts, &sides));
+	return check_files(img);
+}
+
+struct err *snap_image_check(struct snap_image *img, struct gmem *gmem,
+			     struct snap_part *const *parts, size_t nparts)
+{
+	return about(img, check(img, gmem, parts, nparts));
+}
+
+struct err *snap_image_check_diff(struct snap_image *img, struct snap_image *present,
+				  struct gmem *gmem, const struct snap_progress *progress,
+				  uint64_t *ret_pages)
+{
+	const struct pages_present p = { present->reader, NULL };
+	return about(img, pages_load_diff(img->reader, gmem, true, &p, progress, ret_pages));
 }
 
 struct err *snap_image_load(struct snap_image *img, struct gmem *gmem,
 			    struct snap_part *const *parts, size_t nparts,
 			    const struct snap_load_opts *opts)
 {
-	return err_wrap(load(img, gmem, parts, nparts, opts), "snapshot %llu of %s",
-			(unsigned long long)img->ref.snap.number, img->ref.vm.name);
+	return about(img, load(img, gmem, parts, nparts, opts));
 }
 
 /* ---- asking first ---- */

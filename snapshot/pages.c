@@ -9,6 +9,7 @@
 #include "snapshot/pages.h"
 
 #include <errno.h>
+#include <stdatomic.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -252,23 +253,64 @@ struct err *pages_save(struct session *s, const struct snap_vm *vm, const struct
 }
 
 struct load_state {
-	struct gmem *gmem;
+	struct gmem *gmem; /* NULL: pages are only counted */
 	const struct snap_progress *progress;
+	const struct gmem *layout;
+	const struct pages_set *changed;
+	atomic_ullong written;
 };
 
-static struct err *place_pages(void *arg, uint64_t index, const void *pages, uint64_t npages)
+/* The region that holds all of the pages; GMEM_REGIONS_MAX: none. */
+static unsigned region_of(const struct gmem *g, uint64_t index, uint64_t npages)
 {
-	struct load_state *st = arg;
-	for (unsigned i = 0; i < gmem_nregions(st->gmem); i++) {
-		struct gmem_region r = gmem_region(st->gmem, i);
+	for (unsigned i = 0; i < gmem_nregions(g); i++) {
+		struct gmem_region r = gmem_region(g, i);
 		uint64_t first = r.base.v / PAGE_BYTES;
 		uint64_t count = r.len_bytes / PAGE_BYTES;
 		if (index >= first && index - first < count && npages <= count - (index - first)) {
-			return gmem_place(st->gmem, (gfn_t){ index }, pages, npages);
+			return i;
 		}
 	}
-	return ERR(ERR_CORRUPT, "memory map has %llu pages at gfn 0x%llx, where there is no RAM",
-		   (unsigned long long)npages, (unsigned long long)index);
+	return GMEM_REGIONS_MAX;
+}
+
+/* pages NULL: zeros. */
+static struct err *place(struct load_state *st, uint64_t index, const void *pages, uint64_t npages)
+{
+	ENSURE(region_of(st->layout, index, npages) != GMEM_REGIONS_MAX, ERR_CORRUPT,
+	       "memory map has %llu pages at gfn 0x%llx, where there is no RAM",
+	       (unsigned long long)npages, (unsigned long long)index);
+	atomic_fetch_add(&st->written, npages);
+	if (st->gmem == NULL) {
+		return NULL;
+	}
+	return pages != NULL ? gmem_place(st->gmem, (gfn_t){ index }, pages, npages)
+			     : gmem_place_zero(st->gmem, (gfn_t){ index }, npages);
+}
+
+static struct err *place_pages(void *arg, uint64_t index, const void *pages, uint64_t npages)
+{
+	return place(arg, index, pages, npages);
+}
+
+static struct err *place_zeros(void *arg, uint64_t index, uint64_t npages)
+{
+	return place(arg, index, NULL, npages);
+}
+
+/* Regions begin at multiples of 64 pages; bits behind their end mean nothing. */
+static uint64_t changed_pages(void *arg, uint64_t index)
+{
+	const struct load_state *st = arg;
+	unsigned i = region_of(st->layout, index, 1);
+	if (st->changed == NULL || i == GMEM_REGIONS_MAX) {
+		return 0;
+	}
+	struct gmem_region r = gmem_region(st->layout, i);
+	uint64_t at = index - r.base.v / PAGE_BYTES;
+	uint64_t left = r.len_bytes / PAGE_BYTES - at;
+	uint64_t bits = st->changed->r[i].bits[at / BITS_PER_WORD];
+	return left < BITS_PER_WORD ? bits & ((1ull << left) - 1) : bits;
 }
 
 static void load_progress(void *arg, uint64_t done, uint64_t total)
@@ -279,11 +321,34 @@ static void load_progress(void *arg, uint64_t done, uint64_t total)
 
 struct err *pages_load(struct reader *r, struct gmem *g, const struct snap_progress *progress)
 {
-	struct load_state st = { .gmem = g, .progress = progress };
+	struct load_state st = { .gmem = g, .layout = g, .progress = progress };
 	struct read_opts opts = {
 		.place = place_pages,
 		.progress = load_progress,
 		.arg = &st,
 	};
 	return err_wrap(reader_map_read(r, "memory", &opts), "guest memory");
+}
+
+struct err *pages_load_diff(struct reader *r, struct gmem *g, bool only_check,
+			    const struct pages_present *present,
+			    const struct snap_progress *progress, uint64_t *ret_written)
+{
+	struct load_state st = {
+		.gmem = only_check ? NULL : g,
+		.layout = g,
+		.changed = present->changed,
+		.progress = progress,
+	};
+	struct read_opts opts = {
+		.place = place_pages,
+		.progress = load_progress,
+		.since = present->reader,
+		.zero = place_zeros,
+		.also = changed_pages,
+		.arg = &st,
+	};
+	struct err *e = reader_map_read(r, "memory", &opts);
+	*ret_written = atomic_load(&st.written);
+	return err_wrap(e, "guest memory");
 }

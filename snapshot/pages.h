@@ -28,9 +28,9 @@ MUST_USE struct err *pages_fetch(const struct snap_vm *vm, struct pages_set *set
 
 /*
  * Queues the pages of the set for the open map of the session, which is that of the memory, or all
- * that was ever touched (`touched`: then the set is full). Pages are cleared in vm->dirty just before
- * they are queued. set NULL: changes are not known, and touched pages are meant. Memory must stand
- * still until session_settle has returned, unless the map is one of rounds.
+ * that was ever touched (`touched`: then the set is full). Pages are cleared in vm->dirty just
+ * before they are queued. set NULL: changes are not known, and touched pages are meant. Memory must
+ * stand still until session_settle has returned, unless the map is one of rounds.
  */
 MUST_USE struct err *pages_save(struct session *s, const struct snap_vm *vm,
 				const struct pages_set *set, bool touched,
@@ -38,5 +38,17 @@ MUST_USE struct err *pages_save(struct session *s, const struct snap_vm *vm,
 /* Reads map "memory" into fresh (all zero) guest memory. A page outside RAM: ERR_CORRUPT. */
 MUST_USE struct err *pages_load(struct reader *r, struct gmem *g,
 				const struct snap_progress *progress);
+/* What memory is now: that snapshot's, but for the pages in the set (NULL: none). */
+struct pages_present {
+	struct reader *reader;
+	const struct pages_set *changed;
+};
+/*
+ * The same into such memory: only what differs is written. only_check: it is only read and
+ * verified, g stays as it is. *ret_written: pages that differ.
+ */
+MUST_USE struct err *pages_load_diff(struct reader *r, struct gmem *g, bool only_check,
+				     const struct pages_present *present,
+				     const struct snap_progress *progress, uint64_t *ret_written);
 
 #endif

@@ -23,6 +23,11 @@ struct snap_part_ops {
 	void (*unpark)(void *self);
 	/* Fills *state from the live thing. Never NULL. ERR_NOT_NOW if it cannot be saved now. */
 	struct err *(*fetch)(void *self);
+	/*
+	 * Could the live thing become what that state says? Asked before anything is changed, while
+	 * the VM may run; `state` is decoded and passed its table's rules. NULL: always.
+	 */
+	struct err *(*check)(void *self, const void *state);
 	/* Makes the live thing what *state says. Touches no other part. Never NULL. */
 	struct err *(*commit)(void *self);
 	/*

@@ -207,11 +207,31 @@ MUST_USE struct err *snap_image_compat(const struct snap_image *img, const struc
 void snap_image_compat_all(const struct snap_image *img, const struct snap_host *here,
 			   const struct findings *f);
 
+struct pages_set;
 struct snap_load_opts {
 	struct snap_progress progress;
 	/* Memory comes from snap_image_pages when it is touched: a server of it runs already. */
 	bool lazy;
+	/*
+	 * Memory is what this snapshot of the same family says, but for the pages in `changed`
+	 * (pages.h; NULL: none): only what differs is written, and kept files are not looked at.
+	 * *ret_written: pages that were.
+	 */
+	struct snap_image *present;
+	const struct pages_set *changed;
+	uint64_t *ret_written;
 };
+/*
+ * Could it be loaded into this VM, which may run and stays as it is? Every part is decoded and
+ * checked, kept files are read; an error says what does not fit or is damaged. Memory is not
+ * looked at.
+ */
+MUST_USE struct err *snap_image_check(struct snap_image *img, struct gmem *gmem,
+				      struct snap_part *const *parts, size_t nparts);
+/* Reads and verifies what a load with `present` will write; memory is not touched. */
+MUST_USE struct err *snap_image_check_diff(struct snap_image *img, struct snap_image *present,
+					   struct gmem *gmem, const struct snap_progress *progress,
+					   uint64_t *ret_pages);
 /*
  * Loads into a freshly built VM: decode and check every part into side structs, then memory, then
  * commit in rank order. The list of parts must match the snapshot's exactly (name and instance).

@@ -342,8 +342,14 @@ static void test_gate_and_load(void **state)
 static struct err *load(struct disk *k, const void *saved)
 {
 	struct snap_part *p = &k->d.dev->dev.part;
+	struct err *asked = p->ops->check(p->self, saved);
 	memcpy(p->state, saved, sizeof(struct virtio_blk_state));
-	return p->ops->commit(p->self);
+	struct err *e = p->ops->commit(p->self);
+	/* What a commit refuses is known before anything is changed. */
+	assert_int_equal(asked != NULL, e != NULL);
+	assert_true(asked == NULL || err_class(asked) == err_class(e));
+	err_free(asked);
+	return e;
 }
 
 static void refused(struct err *e, enum err_class class)

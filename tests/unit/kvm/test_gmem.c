@@ -133,6 +133,12 @@ static void test_clear_and_place(void **state)
 	       "not in");
 	expect(gmem_place(g, (gfn_t){ 0 }, page, UINT64_MAX / 2), ERR_CORRUPT, "not in");
 
+	ok(gmem_place_zero(g, (gfn_t){ last }, 1));
+	assert_int_equal(*(uint8_t *)gmem_at(g, GPA(last * PAGE_BYTES), 1), 0);
+	assert_int_equal(*(uint8_t *)gmem_at(g, GPA(GMEM_MIN_BYTES - 1), 1), 0x5a);
+	ok(gmem_place_zero(g, (gfn_t){ last }, 1)); /* of a hole */
+	expect(gmem_place_zero(g, (gfn_t){ last + 1 }, 2), ERR_CORRUPT, "not in this VM");
+
 	ok(gmem_clear(g));
 	assert_int_equal(*(uint8_t *)gmem_at(g, GPA(GMEM_MIN_BYTES - 1), 1), 0);
 	ok(gmem_clear(g));

@@ -12,6 +12,7 @@
 
 #include "core/base/hash.h"
 #include "tests/lib/found.h"
+#include "snapshot/pages.h"
 #include "tests/lib/snap_fake.h"
 
 static struct fake_vm f; /* the VM that is taken */
@@ -169,6 +170,78 @@ static void test_two_regions(void **state)
 		OK(gmem_read(n.gmem, GPA(edges[i]), got, sizeof(got)));
 		assert_memory_equal(got, page, sizeof(page));
 	}
+}
+
+/* Memory that is another snapshot's but for some pages: only those and what differs are written. */
+static void test_over_another(void **state)
+{
+	(void)state;
+	const struct snap_take_opts opts = { 0 };
+	struct snap_result r;
+	uint64_t differ = 0;
+	uint64_t written = 0;
+	SCOPE(snap_image_freep) struct snap_image *first = NULL;
+	SCOPE(snap_image_freep) struct snap_image *second = NULL;
+	SCOPE(pages_set_done) struct pages_set changed = { 0 };
+	take();
+	OK(load("fake@1"));
+	fake_fill(&f, 4);
+	OK(snap_take(f.store, &f.vm, &opts, &r));
+	OK(snap_image_open(f.store, "fake@1", &first));
+	OK(snap_image_open(f.store, "fake@2", &second));
+	OK(pages_set_init(&changed, n.gmem));
+	const uint64_t gone[] = { 0, 5, GMEM_MIN_BYTES / PAGE_BYTES - 1 };
+	for (size_t i = 0; i < ARRAY_LEN(gone); i++) {
+		OK(gmem_write(n.gmem, GPA(gone[i] * PAGE_BYTES), "gone", 4));
+		changed.r[0].bits[gone[i] / 64] |= 1ull << (gone[i] % 64);
+	}
+	n.log[0] = 0;
+	OK(snap_image_check(second, n.gmem, n.list, n.vm.nparts));
+	OK(snap_image_check_diff(second, first, n.gmem, &(struct snap_progress){ 0 }, &differ));
+	assert_string_equal(n.log, "");
+	assert_true(differ > 0);
+	struct snap_load_opts lo = { .present = first,
+				     .changed = &changed,
+				     .ret_written = &written };
+	OK(snap_image_load(second, n.gmem, n.list, n.vm.nparts, &lo));
+	assert_string_equal(n.log, "commit:serial0 commit:cpu0 commit:cpu1 commit:clock0");
+	memory_equal();
+	assert_in_range(written, differ, differ + ARRAY_LEN(gone));
+	/* All may have changed. */
+	OK(gmem_clear(n.gmem));
+	pages_set_fill(&changed);
+	OK(snap_image_load(second, n.gmem, n.list, n.vm.nparts, &lo));
+	memory_equal();
+	assert_int_equal(written, GMEM_MIN_BYTES / PAGE_BYTES);
+	/* And nothing at all. */
+	lo = (struct snap_load_opts){ .present = second, .ret_written = &written };
+	OK(snap_image_load(second, n.gmem, n.list, n.vm.nparts, &lo));
+	assert_int_equal(written, 0);
+	memory_equal();
+}
+
+static struct err *does_not_fit(void *self, const void *state)
+{
+	const struct fake_part *p = self;
+	const struct fake_state *s = state;
+	assert_int_equal(s->a, f.p[1].live.a);
+	return ERR(ERR_NOT_NOW, "%s/%u does not fit", p->part.name, p->part.instance);
+}
+
+/* A part that will not have its state is asked before anything is changed. */
+static void test_part_that_refuses(void **state)
+{
+	(void)state;
+	struct snap_part_ops ops = fake_part_ops;
+	ops.check = does_not_fit;
+	take();
+	SCOPE(snap_image_freep) struct snap_image *img = NULL;
+	OK(snap_image_open(f.store, "fake", &img));
+	OK(snap_image_check(img, n.gmem, n.list, n.vm.nparts));
+	n.p[1].part.ops = &ops;
+	REFUSED(load("fake"), ERR_NOT_NOW, "does not fit");
+	REFUSED(snap_image_check(img, n.gmem, n.list, n.vm.nparts), ERR_NOT_NOW, "does not fit");
+	parts_untouched();
 }
 
 static void test_part_lists_differ(void **state)
@@ -532,6 +605,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_same_digest, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_zero_memory_loads, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_two_regions, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_over_another, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_part_that_refuses, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_part_lists_differ, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_probe, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_other_memory_size, setup, teardown),
