@@ -219,6 +219,17 @@ json_t *ctl_take_json(const char *name, const char *tag, const struct snap_resul
 	return take;
 }
 
+json_t *ctl_rewind_json(const char *name, const struct life_rewound *r)
+{
+	char safety[REF_BYTES_MAX + 1];
+	snprintf(safety, sizeof(safety), "%s@%s", name, r->safety_tag);
+	return json_pack("{s:s,s:s,s:I,s:s,s:I,s:I,s:I,s:I}", "ref", r->ref, "name", name, "number",
+			 (json_int_t)r->number, "safety", safety, "safety_number",
+			 (json_int_t)r->safety_number, "pages_written",
+			 (json_int_t)r->pages_written, "stopped_us", (json_int_t)r->stopped_us,
+			 "elapsed_us", (json_int_t)r->elapsed_us);
+}
+
 void ctl_on_news(void *arg, const struct life_news *news)
 {
 	struct ctl *ctl = arg;
@@ -246,6 +257,14 @@ void ctl_on_news(void *arg, const struct life_news *news)
 		break;
 	case NEWS_PANIC:
 		ctl_event_emit(ctl, CTL_EVENT_GUEST_PANIC, json_pack("{s:I}", "time_ns", now));
+		break;
+	case NEWS_REWOUND:
+		ctl_event_emit(ctl, CTL_EVENT_REWOUND, ctl_rewind_json(name, news->rewound));
+		break;
+	case NEWS_REWIND_FAILED:
+		ctl_event_emit(ctl, CTL_EVENT_REWIND_FAILED,
+			       json_pack("{s:s,s:s,s:s,s:I}", "name", name, "ref", news->ref,
+					 "error", err_msg(news->e), "time_ns", now));
 		break;
 	}
 }

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * What each request on the control socket does: one handler per variant, each of which answers
- * exactly once. Called by ctl.c on the main loop's thread. Nothing here blocks: a take runs as a
- * job and is answered by its end, and what has to wait for an automatic one likewise.
+ * exactly once. Called by ctl.c on the main loop's thread. Nothing here blocks: a take or a rewind
+ * runs as a job and is answered by its end, and what has to wait for an automatic one likewise.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -187,27 +187,36 @@ static void do_unregister_memory(struct call *call)
 
 /* ---- takes ---- */
 
-static void take_done(void *arg, struct err *e, const struct snap_result *result)
+/* The answer, if somebody still waits for it; takes over text (e NULL) or e, and frees p. */
+static void pending_end(struct pending *p, const char *what, char *text, struct err *e)
 {
-	struct pending *p = arg;
 	pending_unlink(p);
 	if (p->conn == NULL) {
+		ctl_answer_free(text);
 		if (e != NULL) {
-			log_err(err_wrap(e, "snapshot of '%s', whose client has left", p->name));
+			log_err(err_wrap(e, "%s of '%s', whose client has left", what, p->name));
 		}
 	} else {
 		if (e != NULL) {
 			ctl_reply_err(p->conn, e);
-		} else if (p->typed) {
-			ctl_reply(p->conn, ctl_answer_json(json_pack(
-						   "{s:{s:o}}", "Torpor", "Take",
-						   ctl_take_json(p->name, p->tag, result))));
 		} else {
-			ctl_reply(p->conn, ctl_answer_ok());
+			ctl_reply(p->conn, text);
 		}
 		ctl_conn_end_if_done(p->conn);
 	}
 	free(p);
+}
+
+static void take_done(void *arg, struct err *e, const struct snap_result *result)
+{
+	struct pending *p = arg;
+	char *text = NULL;
+	if (e == NULL) {
+		text = p->typed ? ctl_answer_json(json_pack("{s:{s:o}}", "Torpor", "Take",
+							    ctl_take_json(p->name, p->tag, result)))
+				: ctl_answer_ok();
+	}
+	pending_end(p, "snapshot", text, e);
 }
 
 static void start_take(struct call *call, const struct ctl_take *take, bool typed)
@@ -223,6 +232,30 @@ static void start_take(struct call *call, const struct ctl_take *take, bool type
 				  take_done, p);
 	if (e != NULL) { /* take_done will not be called: take its part */
 		take_done(p, e, NULL);
+	}
+}
+
+static void rewind_done(void *arg, struct err *e, const struct life_rewound *result)
+{
+	struct pending *p = arg;
+	char *text = NULL;
+	if (e == NULL) {
+		text = ctl_answer_json(json_pack("{s:{s:o}}", "Torpor", "Rewind",
+						 ctl_rewind_json(p->name, result)));
+	}
+	pending_end(p, "rewind", text, e);
+}
+
+static void start_rewind(struct call *call)
+{
+	struct pending *p = pending_new(call);
+	if (p == NULL) {
+		return;
+	}
+	struct err *e =
+		life_rewind(call->ctl->life, call->req->torpor.cmd.rewind.ref, rewind_done, p);
+	if (e != NULL) {
+		rewind_done(p, e, NULL);
 	}
 }
 
@@ -356,6 +389,9 @@ static void do_torpor(struct call *call)
 	case CTL_TORPOR_SUBSCRIBE:
 		ctl_reply(call->conn, ctl_answer_ok());
 		call->conn->subscribed = true;
+		break;
+	case CTL_TORPOR_REWIND:
+		start_rewind(call);
 		break;
 	}
 }

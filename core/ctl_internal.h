@@ -27,8 +27,8 @@ struct conn {
 };
 
 /*
- * What was asked for here and is not answered yet: a take, or a step of the life that waits for an
- * automatic take to give way. Its end runs exactly once and frees it.
+ * What was asked for here and is not answered yet: a take, a rewind, or a step of the life that
+ * waits for an automatic take to give way. Its end runs exactly once and frees it.
  */
 struct pending {
 	struct pending *next;                /* in ctl->pending */
@@ -104,6 +104,8 @@ void ctl_event_emit(struct ctl *ctl, enum ctl_event ev, json_t *body);
 void ctl_listeners_free(struct ctl *ctl);
 /* The news of the VM's life, as events; arg is the ctl. */
 void ctl_on_news(void *arg, const struct life_news *news);
+/* The figures of a rewind, as its answer and its event have them. */
+json_t *ctl_rewind_json(const char *name, const struct life_rewound *r);
 /* The figures of a take, as its answer and its event have them. */
 json_t *ctl_take_json(const char *name, const char *tag, const struct snap_result *r);
 

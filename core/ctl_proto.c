@@ -63,6 +63,7 @@ static bool torpor_is_readonly(enum ctl_torpor_cmd cmd)
 	case CTL_TORPOR_TAKE:
 	case CTL_TORPOR_TAKE_CANCEL:
 	case CTL_TORPOR_CHECKPOINT_POLICY:
+	case CTL_TORPOR_REWIND:
 		return false;
 	}
 	return false;

@@ -439,6 +439,12 @@ static const struct wire_member checkpoint_policy_members[] = {
 };
 static const struct wire_type t_checkpoint_policy =
 	COMPOSED(WIRE_STRUCT, sizeof(struct ctl_checkpoint), checkpoint_policy_members);
+static const struct wire_type t_ref = TEXT(REF_BYTES_MAX);
+static const struct wire_member rewind_members[] = {
+	AT(struct ctl_rewind, "ref", t_ref, ref),
+};
+static const struct wire_type t_rewind =
+	COMPOSED(WIRE_STRUCT, sizeof(struct ctl_rewind), rewind_members);
 static const struct wire_member torpor_cmd_members[] = {
 	UNIT("Status"),
 	IN_OPT(struct ctl_torpor, cmd, "Take", t_torpor_take, take),
@@ -447,6 +453,7 @@ static const struct wire_member torpor_cmd_members[] = {
 	UNIT("Subscribe"),
 	IN(struct ctl_torpor, cmd, "CheckpointPolicy", t_checkpoint_policy, checkpoint),
 	UNIT("CheckpointStatus"),
+	IN(struct ctl_torpor, cmd, "Rewind", t_rewind, rewind),
 };
 static const struct wire_type t_torpor_cmd =
 	COMPOSED(WIRE_ENUM, sizeof(((struct ctl_torpor *)0)->cmd), torpor_cmd_members);
@@ -702,11 +709,16 @@ static const struct wire_member checkpoint_answer_members[] = {
 };
 static const struct wire_type t_checkpoint_answer =
 	COMPOSED(WIRE_STRUCT, 0, checkpoint_answer_members);
+static const struct wire_member rewound_members[] = {
+	SEEN("ref", t_text),       SEEN("name", t_text),         SEEN("number", t_u64),
+	SEEN("safety", t_text),    SEEN("safety_number", t_u64), SEEN("pages_written", t_u64),
+	SEEN("stopped_us", t_u64), SEEN("elapsed_us", t_u64),
+};
+static const struct wire_type t_rewound = COMPOSED(WIRE_STRUCT, 0, rewound_members);
 static const struct wire_member torpor_answer_members[] = {
-	SEEN("Status", t_status),
-	SEEN("Take", t_take_answer),
-	SEEN("TakeStatus", t_take_status),
-	SEEN("Checkpoint", t_checkpoint_answer),
+	SEEN("Status", t_status),          SEEN("Take", t_take_answer),
+	SEEN("TakeStatus", t_take_status), SEEN("Checkpoint", t_checkpoint_answer),
+	SEEN("Rewind", t_rewound),
 };
 static const struct wire_type t_torpor_answer = COMPOSED(WIRE_ENUM, 0, torpor_answer_members);
 
@@ -767,6 +779,14 @@ static const struct wire_type t_needs_reset = COMPOSED(WIRE_STRUCT, 0, needs_res
 static const struct wire_member resize_event_members[] = { SEEN("balloon_actual", t_u64) };
 static const struct wire_type t_resize_event = COMPOSED(WIRE_STRUCT, 0, resize_event_members);
 
+static const struct wire_member rewind_failed_members[] = {
+	SEEN("name", t_text),
+	SEEN("ref", t_text),
+	SEEN("error", t_text),
+	SEEN("time_ns", t_u64),
+};
+static const struct wire_type t_rewind_failed = COMPOSED(WIRE_STRUCT, 0, rewind_failed_members);
+
 static const struct wire_member event_members[CTL_EVENT__COUNT] = {
 	[CTL_EVENT_BALLOON_WS] = SEEN("VirtioBalloonWsReport", t_ws_answer),
 	[CTL_EVENT_BALLOON_RESIZE] = SEEN("VirtioBalloonResize", t_resize_event),
@@ -778,6 +798,8 @@ static const struct wire_member event_members[CTL_EVENT__COUNT] = {
 	[CTL_EVENT_SWAP_STATE] = SEEN("SwapState", t_swap_event),
 	[CTL_EVENT_GUEST_PANIC] = SEEN("GuestPanic", t_panic),
 	[CTL_EVENT_NEEDS_RESET] = SEEN("DeviceNeedsReset", t_needs_reset),
+	[CTL_EVENT_REWOUND] = SEEN("SnapshotRewound", t_rewound),
+	[CTL_EVENT_REWIND_FAILED] = SEEN("SnapshotRewindFailed", t_rewind_failed),
 };
 const struct wire_type ctl_event_type = COMPOSED(WIRE_ENUM, 0, event_members);
 

@@ -64,7 +64,9 @@ enum ctl_variant {
 	X(SNAPSHOT_FAILED, "SnapshotFailed")                                                       \
 	X(SWAP_STATE, "SwapState")                                                                 \
 	X(GUEST_PANIC, "GuestPanic")                                                               \
-	X(NEEDS_RESET, "DeviceNeedsReset")
+	X(NEEDS_RESET, "DeviceNeedsReset")                                                         \
+	X(REWOUND, "SnapshotRewound")                                                              \
+	X(REWIND_FAILED, "SnapshotRewindFailed")
 
 enum ctl_event {
 #define X(id, name) CTL_EVENT_##id,
@@ -107,6 +109,7 @@ enum ctl_torpor_cmd {
 	CTL_TORPOR_SUBSCRIBE,
 	CTL_TORPOR_CHECKPOINT_POLICY,
 	CTL_TORPOR_CHECKPOINT_STATUS,
+	CTL_TORPOR_REWIND,
 };
 
 enum {
@@ -260,6 +263,10 @@ struct ctl_checkpoint {
 	char keep[CHECKPOINT_TEXT_MAX + 1];
 };
 
+struct ctl_rewind {
+	char ref[REF_BYTES_MAX + 1];
+};
+
 struct ctl_torpor {
 	uint64_t v;
 	struct {
@@ -267,6 +274,7 @@ struct ctl_torpor {
 		union {
 			struct ctl_take take;
 			struct ctl_checkpoint checkpoint;
+			struct ctl_rewind rewind;
 		};
 	} cmd;
 };

@@ -34,9 +34,7 @@
 #include "devices/serial_link.h"
 #include "devices/virtio_blk.h"
 
-/* How long a vCPU that waits for memory may hold up the end. It cannot run meanwhile. */
 enum {
-	END_MS = 500,
 	STUCK_PARK_MS = 200, /* to find out whether it can be parked while it waits */
 };
 
@@ -224,7 +222,7 @@ void life_tell(const struct life *l, const struct life_news *news)
 }
 
 /* Every step of the machine goes through here, so that the watcher hears of each change. */
-static struct err *move(struct life *l, enum life_event ev)
+struct err *life_move(struct life *l, enum life_event ev)
 {
 	unsigned from = l->fsm.state;
 	struct err *e = fsm_step(&l->fsm, ev, l, NULL);
@@ -239,7 +237,7 @@ static struct err *move(struct life *l, enum life_event ev)
 
 /* ---- build ---- */
 
-static struct err *build_machine(struct life *l, bool from_image)
+struct err *life_build_machine(struct life *l, bool from_image)
 {
 	const struct machine_opts o = {
 		.kvm = l->kvm.n,
@@ -407,7 +405,7 @@ struct err *life_new(struct loop *loop, const struct life_opts *opts, struct lif
 	TRY(gmem_new(l->config.mem_bytes, &l->gmem));
 	TRY(extmem_new(&l->extmem));
 	TRY(dirty_new(l->gmem, &l->dirty));
-	TRY(build_machine(l, l->image != NULL));
+	TRY(life_build_machine(l, l->image != NULL));
 	TRY(l->image != NULL ? load_image(l, opts, &uffd) : load_kernel(l));
 	TRY(checkpoint_new(loop, &life_checkpoint_ops, l, &l->checkpoint));
 	TRY(checkpoint_set(l->checkpoint, &opts->checkpoint));
@@ -415,19 +413,18 @@ struct err *life_new(struct loop *loop, const struct life_opts *opts, struct lif
 	return NULL;
 }
 
-/* From built to a state: with ev START, START_VCPUS or START_PAUSED. */
-static struct err *start(struct life *l, enum life_event ev)
+struct err *life_start_as(struct life *l, enum life_event ev)
 {
 	TRY(machine_start(l->machine));
 	if (l->rt) { /* a reset made new threads */
 		TRY(machine_make_rt(l->machine));
 	}
-	return move(l, ev);
+	return life_move(l, ev);
 }
 
 struct err *life_start(struct life *l)
 {
-	TRY(start(l, l->start_paused ? LIFE_EV_START_PAUSED : LIFE_EV_START));
+	TRY(life_start_as(l, l->start_paused ? LIFE_EV_START_PAUSED : LIFE_EV_START));
 	if (l->pager != NULL) {
 		TRY(life_wset_begin(l));
 	}
@@ -485,7 +482,7 @@ void life_end(struct life *l, enum vm_end end, const char *report)
 	if (l->fsm.state == LIFE_ENDED) {
 		return;
 	}
-	struct err *e = move(l, LIFE_EV_END);
+	struct err *e = life_move(l, LIFE_EV_END);
 	if (e != NULL) {
 		log_err(e);
 	}
@@ -494,16 +491,21 @@ void life_end(struct life *l, enum vm_end end, const char *report)
 	}
 }
 
+enum life_event life_same_state(const struct life *l)
+{
+	return l->fsm.state == LIFE_SUSPENDED ? LIFE_EV_START_PAUSED
+	       : l->fsm.state == LIFE_VCPUS   ? LIFE_EV_START_VCPUS
+					      : LIFE_EV_START;
+}
+
 /*
  * Rebuilds the machine in place: name, socket, store and lineage stay, and who was suspended before
  * the reset was heard of stays so.
  */
 static struct err *reset_vm(struct life *l)
 {
-	enum life_event ev = l->fsm.state == LIFE_SUSPENDED ? LIFE_EV_START_PAUSED
-			     : l->fsm.state == LIFE_VCPUS   ? LIFE_EV_START_VCPUS
-							    : LIFE_EV_START;
-	TRY(move(l, LIFE_EV_RESET));
+	enum life_event ev = life_same_state(l);
+	TRY(life_move(l, LIFE_EV_RESET));
 	ENSURE(machine_stop(l->machine, END_MS), ERR_NOT_NOW,
 	       "a vCPU waits for a page of its memory, which does not come");
 	dirty_detach(l->dirty);
@@ -511,10 +513,10 @@ static struct err *reset_vm(struct life *l)
 	life_wset_store(l);
 	pager_free(MOVE(l->pager)); /* before the clearing: it would place the snapshot's pages */
 	TRY(gmem_clear(l->gmem));
-	TRY(build_machine(l, false));
+	TRY(life_build_machine(l, false));
 	TRY(load_kernel(l));
 	l->resets++;
-	return start(l, ev);
+	return life_start_as(l, ev);
 }
 
 void life_act(struct life *l, enum machine_event ev, const char *report)
@@ -574,7 +576,7 @@ static struct err *step(struct life *l, enum life_event ev)
 {
 	ENSURE(l->job == NULL || ev == LIFE_EV_END, ERR_NOT_NOW,
 	       "'%s' is being snapshotted: try again when that is done", l->config.name);
-	return move(l, ev);
+	return life_move(l, ev);
 }
 
 struct err *life_suspend_vcpus(struct life *l)

@@ -73,12 +73,22 @@ void life_on_end(struct life *l, void (*fn)(void *arg, enum vm_end end, const ch
 
 /* What happens to a VM, told on the main loop when it has happened. */
 struct life_news {
-	enum { NEWS_STATE, NEWS_TAKE_BEGUN, NEWS_TAKE_DONE, NEWS_TAKE_FAILED, NEWS_PANIC } kind;
+	enum {
+		NEWS_STATE,
+		NEWS_TAKE_BEGUN,
+		NEWS_TAKE_DONE,
+		NEWS_TAKE_FAILED,
+		NEWS_PANIC,
+		NEWS_REWOUND,
+		NEWS_REWIND_FAILED,
+	} kind;
 	const char *from; /* NEWS_STATE: names of states */
 	const char *to;
 	const char *tag; /* of the take; "": none */
 	const struct snap_result *result;
-	const struct err *e; /* why the take failed */
+	const struct err *e; /* why the take or the rewind failed */
+	const char *ref;     /* of a rewind, as it was asked for */
+	const struct life_rewound *rewound;
 };
 /* One watcher; fn NULL: none. It must not change the life. */
 void life_watch(struct life *l, void (*fn)(void *arg, const struct life_news *news), void *arg);
@@ -110,7 +120,27 @@ MUST_USE struct err *life_take(struct life *l, const char *tag, uint64_t max_pau
 			       life_take_done_fn *done, void *arg);
 /* Automatic takes from now on. An explicit take goes before one of them, which then gives way. */
 MUST_USE struct err *life_set_checkpoint(struct life *l, const struct checkpoint_policy *policy);
-/* Gives up the take under way, which ends with ERR_CANCELLED soon. ERR_NOT_NOW: there is none. */
+/*
+ * Brings the VM back to a snapshot of its family, within its process. What it is now is taken first
+ * (the safety snapshot), and it stands still from that one's freeze on. Everything is decoded and
+ * checked before anything is changed: until then the VM goes on after an error as if nothing had
+ * been asked. After a later one it goes on from the safety snapshot. As for a take: one at a time,
+ * and done runs exactly once if NULL was returned.
+ */
+struct life_rewound {
+	const char *ref;        /* as asked for */
+	uint64_t number;        /* of the snapshot that the VM is at */
+	const char *safety_tag; /* of what it was before */
+	uint64_t safety_number;
+	uint64_t pages_written; /* the rest was as in the snapshot already */
+	uint64_t stopped_us;    /* how long a running VM stood still */
+	uint64_t elapsed_us;
+};
+typedef void life_rewind_done_fn(void *arg, struct err *e, const struct life_rewound *result);
+MUST_USE struct err *life_rewind(struct life *l, const char *ref, life_rewind_done_fn *done,
+				 void *arg);
+/* Gives up the take under way (that of a rewind, too), which ends with ERR_CANCELLED soon.
+ * ERR_NOT_NOW: there is none. */
 MUST_USE struct err *life_take_cancel(struct life *l);
 /* Progress of the take under way: false if there is none. */
 bool life_take_progress(struct life *l, char *ret_step, size_t step_len, uint64_t *ret_done,

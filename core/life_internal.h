@@ -18,6 +18,19 @@
 #include "core/machine.h"
 #include "snapshot/retain.h"
 
+enum { END_MS = 500 }; /* How long a vCPU that waits for memory may hold up the end. */
+
+/* What a rewind is about, beside its safety take. */
+struct rewind {
+	char ref[REF_BYTES_MAX + 1];
+	life_rewind_done_fn *done;
+	uint64_t begun_ns;       /* CLOCK_MONOTONIC */
+	struct snap_image *to;   /* owned; where to */
+	struct snap_image *safe; /* owned; what the VM is now */
+	bool lost;               /* there is no VM any more */
+	struct life_rewound result;
+};
+
 /* One take under way. Made and freed on the main loop; the job thread writes e and result. */
 struct take_job {
 	struct life *life;
@@ -27,7 +40,11 @@ struct take_job {
 	void *arg;
 	uint8_t from; /* enum life_state at the start; stays so until the take is done (L6) */
 	bool froze;   /* freeze stopped what ran, thaw is to undo it */
-	bool cancel;  /* read by the engine, written by life_stop (atomic access) */
+	bool stay;    /* frozen it stays after the take */
+	bool taken;   /* the take itself succeeded: result is valid */
+	struct rewind *rewind; /* owned; NULL: this is a take only */
+	uint64_t froze_ns;     /* CLOCK_MONOTONIC */
+	bool cancel;           /* read by the engine, written by life_stop (atomic access) */
 	uint64_t max_pause_us;
 	/* What the engine does in the pause, on the vCPU thread that parked last. */
 	bool (*work)(void *arg);
@@ -106,6 +123,15 @@ void life_end(struct life *l, enum vm_end end, const char *report);
 /* Does what the guest asked for. */
 void life_act(struct life *l, enum machine_event ev, const char *report);
 
+/* A machine over the memory as it is; from_image: its dirty log runs from the start. */
+MUST_USE struct err *life_build_machine(struct life *l, bool from_image);
+/* A step of the state machine, told to the watcher. */
+MUST_USE struct err *life_move(struct life *l, enum life_event ev);
+/* From built to a state: with ev START, START_VCPUS or START_PAUSED. */
+MUST_USE struct err *life_start_as(struct life *l, enum life_event ev);
+/* The event that brings a VM just built into the state that it has now. */
+enum life_event life_same_state(const struct life *l);
+
 /* ---- life_wset.c ---- */
 
 MUST_USE struct err *life_wset_begin(struct life *l);
@@ -116,8 +142,29 @@ void life_wset_end(struct life *l);
 
 /* ---- life_take.c ---- */
 
+/* May be taken (and rewound) now: state, memory of clients. */
+MUST_USE struct err *life_check_may_take(const struct life *l);
+/* A job that has not begun; and its end without one. */
+MUST_USE struct err *life_job_new(struct life *l, const char *tag, void *arg,
+				  struct take_job **ret_job);
+/* Begins it, or lets it wait for an automatic one to give way. Takes it over, also on failure. */
+MUST_USE struct err *life_job_submit(struct take_job *job);
+/* The take itself, on the job's thread. */
+MUST_USE struct err *life_job_take(struct take_job *job);
+/* Undoes the freeze, if there was one. */
+void life_job_thaw(struct take_job *job);
 extern const struct checkpoint_ops life_checkpoint_ops;
 /* For life_free: a take under way is given up, and its end told before life is gone. */
 void life_take_wait(struct life *l);
+
+/* ---- life_rewind.c ---- */
+
+/* All that can be done before anything changes, with the safety take; on the job's thread. */
+MUST_USE struct err *life_rewind_job(struct take_job *job);
+/* The change, on the main loop; the VM is frozen, and goes on afterwards unless rewind->lost. */
+MUST_USE struct err *life_rewind_commit(struct take_job *job);
+/* Tells everybody how it ended; takes over e. */
+void life_rewind_answer(struct take_job *job, struct err *e);
+void life_rewind_free(struct rewind *rw); /* NULL is fine */
 
 #endif

@@ -17,9 +17,8 @@
 enum { TIDY_PART = 20 }; /* compacting pauses so many times as long as it lasts */
 
 /* Undoes what job_freeze did, in reverse; nothing for a suspended VM. */
-static void job_thaw(void *self)
+void life_job_thaw(struct take_job *job)
 {
-	struct take_job *job = self;
 	struct life *l = job->life;
 	if (!job->froze) {
 		return;
@@ -35,6 +34,14 @@ static void job_thaw(void *self)
 	}
 }
 
+static void job_thaw(void *self)
+{
+	struct take_job *job = self;
+	if (!job->stay) {
+		life_job_thaw(job);
+	}
+}
+
 /*
  * The gate goes first: behind it no device callback of the main loop reads the clock while this
  * thread holds or releases it.
@@ -44,6 +51,7 @@ static struct err *job_freeze(void *self)
 	struct take_job *job = self;
 	struct life *l = job->life;
 	struct err *e = NULL;
+	job->froze_ns = clock_mono_ns();
 	if (job->from != LIFE_SUSPENDED) {
 		machine_gate_devices(l->machine, true);
 		job->froze = true;
@@ -57,7 +65,7 @@ static struct err *job_freeze(void *self)
 		e = kvm_state_clock_hold(machine_kvm_state(l->machine));
 	}
 	if (e != NULL) {
-		job_thaw(job);
+		life_job_thaw(job);
 	}
 	return e;
 }
@@ -77,7 +85,7 @@ static bool job_stopped(void *arg)
 	if (job->stop_err != NULL) {
 		return true;
 	}
-	if (!job->work(job->work_arg)) {
+	if (!job->work(job->work_arg) || job->stay) {
 		return false;
 	}
 	struct err *e = kvm_state_clock_release(machine_kvm_state(l->machine), true);
@@ -96,6 +104,7 @@ static struct err *job_freeze_and(void *self, bool (*work)(void *arg), void *arg
 	struct vcpu_stop stop = { .work = job_stopped, .arg = job };
 	job->work = work;
 	job->work_arg = arg;
+	job->froze_ns = clock_mono_ns();
 	machine_gate_devices(l->machine, true);
 	job->froze = true;
 	struct err *e = machine_park_vcpus_and(l->machine, &stop);
@@ -185,6 +194,9 @@ static struct err *take_once(struct take_job *job, const struct snap_vm *vm,
 		TRY(bring_in(job));
 	}
 	struct err *e = snap_take(l->store, vm, opts, &job->result);
+	if (e != NULL) {
+		life_job_thaw(job);
+	}
 	if (e != NULL && (err_class(e) == ERR_CORRUPT || err_class(e) == ERR_NOTFOUND) &&
 	    dirty_base(l->dirty) != 0) {
 		/* The guest's memory is sound: what it starts from need not be. */
@@ -195,7 +207,10 @@ static struct err *take_once(struct take_job *job, const struct snap_vm *vm,
 		e = snap_take(l->store, vm, opts, &job->result);
 	}
 	if (e == NULL) {
+		job->taken = true;
 		dirty_set_base(l->dirty, job->result.snap_id);
+	} else {
+		life_job_thaw(job);
 	}
 	return e;
 }
@@ -267,7 +282,7 @@ static struct err *take_with_room(struct take_job *job, const struct snap_vm *vm
 	return e;
 }
 
-static struct err *job_take(struct take_job *job)
+struct err *life_job_take(struct take_job *job)
 {
 	struct life *l = job->life;
 	warn_disks(l);
@@ -317,13 +332,41 @@ static void job_free(struct take_job *job);
 static void begin_next(struct life *l);
 static void tell_waiters(struct life *l);
 
+/* To whoever asked; takes over e. */
+static void answer(struct take_job *job, struct err *e)
+{
+	if (job->rewind != NULL) {
+		life_rewind_answer(job, e);
+	} else {
+		job->done(job->arg, e, e == NULL ? &job->result : NULL);
+	}
+}
+
+/* The safety take of a rewind is told of when it is there: whether it came to that says the rewind.
+ */
 static void tell_take(const struct life *l, const struct take_job *job)
 {
-	life_tell(l,
-		  &(struct life_news){ .kind = job->e == NULL ? NEWS_TAKE_DONE : NEWS_TAKE_FAILED,
-				       .tag = job->tag,
-				       .result = job->e == NULL ? &job->result : NULL,
-				       .e = job->e });
+	if (job->rewind != NULL && !job->taken) {
+		return;
+	}
+	life_tell(l, &(struct life_news){ .kind = job->taken ? NEWS_TAKE_DONE : NEWS_TAKE_FAILED,
+					  .tag = job->tag,
+					  .result = job->taken ? &job->result : NULL,
+					  .e = job->taken ? NULL : job->e });
+}
+
+/* Commits it, unless something else has come up: then the VM goes on as it is. */
+static void finish_rewind(struct take_job *job)
+{
+	struct life *l = job->life;
+	if (job->e == NULL && (l->event_waits || __atomic_load_n(&job->cancel, __ATOMIC_RELAXED))) {
+		job->e = ERR(ERR_CANCELLED, "the rewind was cancelled");
+	}
+	if (job->e == NULL) {
+		job->e = life_rewind_commit(job);
+	} else {
+		life_job_thaw(job);
+	}
 }
 
 static void job_done(void *arg)
@@ -336,21 +379,28 @@ static void job_done(void *arg)
 	}
 	pthread_join(job->thread, NULL);
 	l->job = NULL;
-	if (job->e == NULL) {
+	if (job->taken) {
 		l->parent = job->result.snap_id;
 		if (job->from != LIFE_RUNNING) {
 			job->result.pause_us = 0; /* nobody was paused by it */
 		}
 	}
 	tell_take(l, job);
-	l->ran = l->ran || job->e != NULL;
+	l->ran = l->ran || !job->taken;
+	if (job->rewind != NULL) {
+		finish_rewind(job);
+	}
+	bool lost = job->rewind != NULL && job->rewind->lost;
 	struct err *e = MOVE(job->e);
 	if (e != NULL && err_class(e) == ERR_CANCELLED && job->gives_way) {
 		err_drop(e, "it is tried again");
 		e = ERR(ERR_NOT_NOW, "it gave way to a request");
 	}
-	job->done(job->arg, e, e == NULL ? &job->result : NULL);
+	answer(job, e);
 	job_free(job);
+	if (lost) {
+		life_end(l, VM_END_ERROR, NULL);
+	}
 	if (l->stopping) {
 		tell_waiters(l);
 		begin_next(l); /* tells who waits that there will be none */
@@ -370,13 +420,13 @@ static void *job_thread(void *arg)
 	pthread_setname_np(pthread_self(), "take");
 	job->e = jail_thread(JAIL_JOB);
 	if (job->e == NULL) {
-		job->e = job_take(job);
+		job->e = job->rewind != NULL ? life_rewind_job(job) : life_job_take(job);
 	}
 	loop_post(job->life->loop, job_done, job);
 	return NULL;
 }
 
-static struct err *check_may_take(const struct life *l)
+struct err *life_check_may_take(const struct life *l)
 {
 	ENSURE(l->fsm.state == LIFE_RUNNING || l->fsm.state == LIFE_VCPUS ||
 		       l->fsm.state == LIFE_SUSPENDED,
@@ -392,14 +442,11 @@ static struct err *check_may_take(const struct life *l)
 	return NULL;
 }
 
-/* A job that has not begun. */
-static struct err *job_new(struct life *l, const char *tag, life_take_done_fn *done, void *arg,
-			   struct take_job **ret_job)
+struct err *life_job_new(struct life *l, const char *tag, void *arg, struct take_job **ret_job)
 {
 	struct take_job *job = calloc(1, sizeof(*job));
 	ENSURE(job != NULL, ERR_SYS, "out of memory");
 	job->life = l;
-	job->done = done;
 	job->arg = arg;
 	snprintf(job->tag, sizeof(job->tag), "%s", tag != NULL ? tag : "");
 	lock_init(&job->lock, RANK_QUEUE);
@@ -409,6 +456,7 @@ static struct err *job_new(struct life *l, const char *tag, life_take_done_fn *d
 
 static void job_free(struct take_job *job)
 {
+	life_rewind_free(job->rewind);
 	lock_done(&job->lock);
 	free(job);
 }
@@ -417,7 +465,7 @@ static void job_free(struct take_job *job)
 static struct err *job_begin(struct take_job *job)
 {
 	struct life *l = job->life;
-	TRY(check_may_take(l));
+	TRY(life_check_may_take(l));
 	job->from = l->fsm.state;
 	l->job = job;
 	l->ran = job->from == LIFE_RUNNING; /* it goes on behind the freeze */
@@ -426,7 +474,9 @@ static struct err *job_begin(struct take_job *job)
 		l->job = NULL;
 		return ERR_SYSNO(rc, "starting the thread of the snapshot");
 	}
-	life_tell(l, &(struct life_news){ .kind = NEWS_TAKE_BEGUN, .tag = job->tag });
+	if (job->rewind == NULL) {
+		life_tell(l, &(struct life_news){ .kind = NEWS_TAKE_BEGUN, .tag = job->tag });
+	}
 	return NULL;
 }
 
@@ -440,7 +490,7 @@ static void begin_next(struct life *l)
 	struct err *e =
 		l->stopping ? ERR(ERR_CANCELLED, "'%s' ends", l->config.name) : job_begin(job);
 	if (e != NULL) {
-		job->done(job->arg, e, NULL);
+		answer(job, e);
 		job_free(job);
 	}
 }
@@ -472,29 +522,39 @@ bool life_give_way(struct life *l, struct life_waiter *w)
 	return true;
 }
 
-struct err *life_take(struct life *l, const char *tag, uint64_t max_pause_us,
-		      life_take_done_fn *done, void *arg)
+struct err *life_job_submit(struct take_job *job)
 {
+	struct life *l = job->life;
 	bool waits = l->job != NULL && l->job->automatic && l->next == NULL && !l->stopping;
-	ENSURE(l->job == NULL || waits, ERR_NOT_NOW, "a snapshot of '%s' is being taken already",
-	       l->config.name);
-	TRY(check_may_take(l));
-	if (tag != NULL && tag[0] != '\0') {
-		TRY(config_check_tag(tag));
-	}
-	struct take_job *job = NULL;
-	TRY(job_new(l, tag, done, arg, &job));
-	job->max_pause_us = max_pause_us;
+	struct err *e = NULL;
 	if (waits) {
 		l->next = job;
 		__atomic_store_n(&l->job->cancel, true, __ATOMIC_RELAXED);
 		return NULL;
 	}
-	struct err *e = job_begin(job);
+	if (l->job != NULL) {
+		e = ERR(ERR_NOT_NOW, "a snapshot of '%s' is being taken already", l->config.name);
+	} else {
+		e = job_begin(job);
+	}
 	if (e != NULL) {
 		job_free(job);
 	}
 	return e;
+}
+
+struct err *life_take(struct life *l, const char *tag, uint64_t max_pause_us,
+		      life_take_done_fn *done, void *arg)
+{
+	TRY(life_check_may_take(l));
+	if (tag != NULL && tag[0] != '\0') {
+		TRY(config_check_tag(tag));
+	}
+	struct take_job *job = NULL;
+	TRY(life_job_new(l, tag, arg, &job));
+	job->done = done;
+	job->max_pause_us = max_pause_us;
+	return life_job_submit(job);
 }
 
 /* ---- automatic takes ---- */
@@ -505,7 +565,8 @@ static struct err *auto_take(void *self, const char *tag, const struct prune_pol
 	struct life *l = self;
 	ENSURE(l->job == NULL, ERR_NOT_NOW, "a snapshot is being taken already");
 	struct take_job *job = NULL;
-	TRY(job_new(l, tag, done, arg, &job));
+	TRY(life_job_new(l, tag, arg, &job));
+	job->done = done;
 	job->automatic = true;
 	job->keep = *keep;
 	job->max_pause_us = SNAP_MAX_PAUSE_US;
@@ -546,8 +607,11 @@ void life_take_wait(struct life *l)
 	pthread_join(job->thread, NULL);
 	l->job = NULL;
 	tell_take(l, job);
-	struct err *e = MOVE(job->e);
-	job->done(job->arg, e, e == NULL ? &job->result : NULL);
+	if (job->rewind != NULL && job->e == NULL) {
+		job->e = ERR(ERR_CANCELLED, "'%s' ends", l->config.name);
+	}
+	answer(job, MOVE(job->e));
+	life_rewind_free(MOVE(job->rewind)); /* its images are of our store */
 	/* job_done is in the loop's queue by now: it frees the job, if the loop runs once more. */
 	job->life = NULL;
 	l->stopping = true;

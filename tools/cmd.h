@@ -9,6 +9,7 @@ MUST_USE struct err *cmd_run(struct args *a, int *ret_status);
 MUST_USE struct err *cmd_restore(struct args *a, int *ret_status);
 MUST_USE struct err *cmd_take(struct args *a, int *ret_status);
 MUST_USE struct err *cmd_take_cancel(struct args *a, int *ret_status);
+MUST_USE struct err *cmd_rewind(struct args *a, int *ret_status);
 MUST_USE struct err *cmd_snaps(struct args *a, int *ret_status);
 MUST_USE struct err *cmd_show(struct args *a, int *ret_status);
 MUST_USE struct err *cmd_verify(struct args *a, int *ret_status);

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * `torpor snapshot take`: asks a living VM to save itself, and shows how far it is. `torpor
- * snapshot cancel`: asks it to leave that. One thread.
+ * snapshot cancel`: asks it to leave that. `torpor snapshot rewind`: asks it to go back to a
+ * snapshot. One thread.
  */
 #include <ctype.h>
 #include <limits.h>
@@ -23,6 +24,15 @@ static const char about_cancel[] =
 	"Gives up the snapshot of a VM that is being taken. The VM goes on, and nothing is listed. "
 	"What has\n"
 	"changed since its last snapshot stays known.";
+
+static const char about_rewind[] =
+	"Brings a living VM back to a snapshot of its family, within its process: name, socket, "
+	"console and\n"
+	"clients stay. REF is NAME@TAG or NAME@NUMBER. What the VM is now is saved first, tagged "
+	"auto-rewind-TIME; the\n"
+	"way forward is a rewind to that. Everything is checked before anything changes. A VM "
+	"that was suspended\n"
+	"stays so.";
 
 enum { POLL_MS = 200, CANCEL_MS = 10000 };
 
@@ -93,6 +103,16 @@ static struct err *parse_pause(const char *text, uint64_t *ret_us)
 	return ERR(ERR_USAGE, "--max-pause %s: give a time from 1us to 60s, like 10ms", text);
 }
 
+/* The living VM that the first word names. */
+static struct err *open_vm(struct args *a, struct client **ret_client)
+{
+	char store[PATH_MAX];
+	if (a->store != NULL) {
+		TRY(opts_store_dir(a, store, sizeof(store)));
+	}
+	return client_open(a->pos[0], a->store != NULL ? store : NULL, ret_client);
+}
+
 struct err *cmd_take_cancel(struct args *a, int *ret_status)
 {
 	(void)ret_status;
@@ -101,12 +121,8 @@ struct err *cmd_take_cancel(struct args *a, int *ret_status)
 		return NULL;
 	}
 	TRY(config_check_name(a->pos[0]));
-	char store[PATH_MAX];
-	if (a->store != NULL) {
-		TRY(opts_store_dir(a, store, sizeof(store)));
-	}
 	SCOPE(client_closep) struct client *c = NULL;
-	TRY(client_open(a->pos[0], a->store != NULL ? store : NULL, &c));
+	TRY(open_vm(a, &c));
 	TRY(client_send(c, json_pack("{s:{s:i,s:s}}", "Torpor", "v", 1, "cmd", "TakeCancel")));
 	SCOPE(json_put) json_t *unused = NULL;
 	bool ready = false;
@@ -139,12 +155,8 @@ struct err *cmd_take(struct args *a, int *ret_status)
 		TRY(config_check_tag(tag));
 	}
 	TRY(parse_pause(max_pause, &max_us));
-	char store[PATH_MAX];
-	if (a->store != NULL) {
-		TRY(opts_store_dir(a, store, sizeof(store)));
-	}
 	SCOPE(client_closep) struct client *c = NULL;
-	TRY(client_open(a->pos[0], a->store != NULL ? store : NULL, &c));
+	TRY(open_vm(a, &c));
 	TRY(client_send(c, json_pack("{s:{s:i,s:{s:{s:s,s:I}}}}", "Torpor", "v", 1, "cmd", "Take",
 				     "tag", tag != NULL ? tag : "", "max_pause_us",
 				     (json_int_t)max_us)));
@@ -156,5 +168,38 @@ struct err *cmd_take(struct args *a, int *ret_status)
 		return out_json(json_incref(result));
 	}
 	print_result(result);
+	return NULL;
+}
+
+static void print_rewound(const json_t *j)
+{
+	const json_t *ref = json_object_get(j, "ref");
+	const json_t *safety = json_object_get(j, "safety");
+	printf("%s: %llu pages written, guest stopped %.2f ms, done after %.2f s; it was %s\n",
+	       json_is_string(ref) ? json_string_value(ref) : "?",
+	       (unsigned long long)number(j, "pages_written"),
+	       (double)number(j, "stopped_us") / 1e3, (double)number(j, "elapsed_us") / 1e6,
+	       json_is_string(safety) ? json_string_value(safety) : "?");
+}
+
+struct err *cmd_rewind(struct args *a, int *ret_status)
+{
+	(void)ret_status;
+	TRY(opts_parse(a, about_rewind, NULL, 0, 2, 2));
+	if (a->help) {
+		return NULL;
+	}
+	SCOPE(client_closep) struct client *c = NULL;
+	TRY(open_vm(a, &c));
+	TRY(client_send(c, json_pack("{s:{s:i,s:{s:{s:s}}}}", "Torpor", "v", 1, "cmd", "Rewind",
+				     "ref", a->pos[1])));
+	SCOPE(json_put) json_t *answer = NULL;
+	TRY(wait_for_take(c, &answer));
+	json_t *result = json_object_get(json_object_get(answer, "Torpor"), "Rewind");
+	ENSURE(json_is_object(result), ERR_PEER, "VM '%s' gave an unexpected answer", a->pos[0]);
+	if (a->json) {
+		return out_json(json_incref(result));
+	}
+	print_rewound(result);
 	return NULL;
 }

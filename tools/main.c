@@ -17,6 +17,7 @@ static const struct verb verbs[] = {
 	{ "snapshot take", "NAME [--tag TAG] [--max-pause TIME]", "save a living VM into the store",
 	  cmd_take },
 	{ "snapshot cancel", "NAME", "give up the snapshot that is being taken", cmd_take_cancel },
+	{ "snapshot rewind", "NAME REF", "bring a living VM back to a snapshot", cmd_rewind },
 	{ "snapshot list", "[NAME]", "list snapshots", cmd_snaps },
 	{ "snapshot show", "REF", "print what a snapshot holds", cmd_show },
 	{ "snapshot verify", "REF | --all", "check every byte of a snapshot", cmd_verify },

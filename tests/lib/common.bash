@@ -124,6 +124,29 @@ falls_silent() {
 	done
 	return 1
 }
+# beat_at FILE TIME_NS: the last beat of the benchmark guest that had arrived then into $beat.
+beat_at() { beat=$(awk -v t="$2" '$1 + 0 <= t && $2 == "beat" { b = $3 } END { print b + 0 }' "$1"); }
+# beats_from FILE LINE LOW HIGH: behind that line the benchmark guest goes on with a beat from LOW to HIGH; what it
+# was into $beat. A line that a freeze has cut may say anything: what counts is where the last row of successive
+# beats begins, or that the row holds two of the right ones.
+beats_from() {
+	local end=$(($(now_ms) + 30000))
+	while :; do
+		beat=$(tail -n "+$(($2 + 1))" "$1" | awk -v low="$3" -v high="$4" '
+			$2 == "beat" && $4 == "tsc" { v[++k] = $3 + 0 }
+			END {
+				for (i = 1; i < k; i++) {
+					if (v[i + 1] != v[i] + 1) continue
+					if (n == "" || v[i] != v[i - 1] + 1) n = v[i]
+					if (v[i] >= low && v[i] <= high) hit = v[i]
+				}
+				print (n < low && hit != "" ? hit : n)
+			}')
+		[ -n "$beat" ] && [ "$beat" -ge "$3" ] && [ "$beat" -le "$4" ] && return 0
+		[ "$(now_ms)" -lt "$end" ] || return 1
+		sleep 0.05
+	done
+}
 # json FILE KEY: a top-level member's value, without quotes (numbers, strings, words).
 json() { sed -nE "s/.*\"$2\": ?(\"([^\"]*)\"|[^,}]*)[,}]?.*/\1/p" "$1" | head -n 1 | tr -d '" '; }
 # take NAME [ARGS]: a snapshot; its answer in $tmp/take.json.

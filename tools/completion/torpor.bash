@@ -88,6 +88,13 @@ _torpor() {
 	"snapshot list" | "snapshot prune" | "store stat" | "store gc" | "store compact")
 		mapfile -t COMPREPLY < <(compgen -W \
 			"$(_torpor_json name snapshot list "${store[@]}")" -- "$cur") ;;
+	"snapshot rewind")
+		if [ "$COMP_CWORD" -eq "$first" ]; then
+			mapfile -t COMPREPLY < <(compgen -W "$(_torpor_json name list)" -- "$cur")
+		else
+			mapfile -t COMPREPLY < <(compgen -W \
+				"$(_torpor_json ref snapshot list "${store[@]}")" -- "$cur")
+		fi ;;
 	"snapshot import")
 		mapfile -t COMPREPLY < <(compgen -f -- "$cur") ;;
 	run | doctor | store* | "snapshot list") ;;

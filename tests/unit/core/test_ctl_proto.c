@@ -95,6 +95,11 @@ static void test_requests(void **state)
 	assert_string_equal(r.torpor.cmd.checkpoint.keep, "");
 	bad_text("{\"Torpor\":{\"v\":1,\"cmd\":{\"CheckpointPolicy\":{\"keep\":\"\"}}}}", "keep");
 	bad_text("{\"Torpor\":{\"v\":1,\"cmd\":\"CheckpointPolicy\"}}", "content is missing");
+	r = good("{\"Torpor\":{\"v\":1,\"cmd\":{\"Rewind\":{\"ref\":\"a@b\"}}}}");
+	assert_int_equal(r.torpor.cmd.cmd, CTL_TORPOR_REWIND);
+	assert_string_equal(r.torpor.cmd.rewind.ref, "a@b");
+	bad_text("{\"Torpor\":{\"v\":1,\"cmd\":{\"Rewind\":{}}}}", "'ref'");
+	bad_text("{\"Torpor\":{\"v\":1,\"cmd\":\"Rewind\"}}", "content is missing");
 	r = good("{\"Torpor\":{\"v\":1,\"cmd\":\"Take\"}}");
 	assert_int_equal(r.torpor.cmd.cmd, CTL_TORPOR_TAKE);
 	assert_string_equal(r.torpor.cmd.take.tag, "");

@@ -343,6 +343,8 @@ static void test_readonly(void **state)
 		"{\"Swap\":\"Enable\"}",
 		"{\"Snapshot\":{\"Take\":{\"snapshot_path\":\"\"}}}",
 		"{\"Torpor\":{\"v\":1,\"cmd\":\"Take\"}}",
+		"{\"Torpor\":{\"v\":1,\"cmd\":\"TakeCancel\"}}",
+		"{\"Torpor\":{\"v\":1,\"cmd\":{\"Rewind\":{\"ref\":\"a@1\"}}}}",
 		"{\"UnregisterMemory\":{\"region_id\":1}}",
 		"{\"Throttle\":[0,1]}",
 	};
