@@ -3,7 +3,8 @@
 # A random walk of whole VMs (seeded): up to three VMs of one family, made from each other's snapshots, are taken
 # (running, suspended, given up half-way), killed, restored from any snapshot, refilled, reset and stopped; snapshots
 # are removed in any order and the store collected meanwhile. The model is what each snapshot must hold: the guest
-# checks every byte of its memory, and its beats go on where the snapshot stood. In the end every snapshot left
+# checks every byte of its memory, and its beats go on where the snapshot stood. Living VMs are rewound, too, also to
+# each other's snapshots. In the end every snapshot left
 # is verified, restored and checked, and the store is sound.
 # 40 steps, --long 2000.
 . "$(dirname "$0")/../lib/common.bash"
@@ -70,6 +71,26 @@ restore_ref() {
 	[ "$first" -ge "${low[$1]}" ] && [ "$first" -le $((high[$1] + next)) ] ||
 		bad "$1 restored: first beat $first, the take was at ${low[$1]} to ${high[$1]}"
 }
+# join REF VM FROM: a snapshot that was taken by the way; VM stood at FROM before.
+join() {
+	beat_at "$tmp/$2.out" "$(json <(t snapshot show "$1") frozen_at_ns)"
+	refs+=("$1")
+	low[$1]=$3 high[$1]=$((beat + 2)) # what was on its way
+}
+# rewind_ref VM REF: its safety snapshot joins the model.
+rewind_ref() {
+	local from lines
+	beat "$1"
+	from=$beat
+	lines=$(wc -l <"$tmp/$1.out")
+	if ! t snapshot rewind "$1" "$2" --json >"$tmp/rw.json" 2>"$tmp/rw.err"; then
+		bad "rewind of $1 to $2: $(cat "$tmp/rw.err")"
+		return
+	fi
+	beats_from "$tmp/$1.out" "$lines" "${low[$2]}" $((high[$2] + 2)) ||
+		bad "$1 rewound to $2: beat $beat, the take was at ${low[$2]} to ${high[$2]}"
+	join "$(json "$tmp/rw.json" safety)" "$1" "$from"
+}
 # take_ref VM [suspended]
 take_ref() {
 	taken=$((taken + 1))
@@ -104,7 +125,7 @@ for ((step = 0; step < steps && failures == 0; step++)); do
 		continue
 	fi
 	pick_vm
-	case $((RANDOM % 16)) in
+	case $((RANDOM % 19)) in
 	0 | 1 | 2 | 3)
 		count take
 		take_ref "$vm"
@@ -175,6 +196,30 @@ for ((step = 0; step < steps && failures == 0; step++)); do
 	15)
 		count check
 		check "$vm"
+		;;
+	16 | 17)
+		count rewind
+		pick_ref
+		rewind_ref "$vm" "$ref"
+		[ $((RANDOM % 2)) = 0 ] && check "$vm"
+		;;
+	18)
+		count "kill in a rewind"
+		pick_ref
+		"$torpor" snapshot rewind "$vm" "$ref" --store "$store" >"$tmp/cmd.out" 2>&1 &
+		client=$!
+		pids+=("$client")
+		beat "$vm"
+		from=$beat
+		sleep "0.0$((RANDOM % 10))"
+		vm_kill "${alive[$vm]}"
+		wait "$client"
+		down "$vm"
+		beat "$vm"
+		safety=$(t snapshot list "$vm" --json 2>/dev/null | grep -oE "\"$vm@auto-rewind-[^\"]*\"" | tail -n 1 | tr -d '"')
+		if [ -n "$safety" ] && [ -z "${low[$safety]:-}" ]; then # it was published before the kill
+			join "$safety" "$vm" "$from"
+		fi
 		;;
 	esac
 	for name in "${!alive[@]}"; do
