@@ -2,8 +2,8 @@
 /*
  * A disk that fails on demand, to be preloaded: while the first byte of the file that EIO_FLAG
  * names is '1', every pread fails with EIO. The file is mapped at the start, so that looking at it
- * takes no call. While it is '2', writes to memory files fail (those without a name: a VM's memory),
- * as often as EIO_WRITES says, once without it.
+ * takes no call. While it is '2', writes to memory files fail (those without a name: a VM's
+ * memory), as often as EIO_WRITES says, once without it.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
