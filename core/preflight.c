@@ -75,11 +75,13 @@ static void on_event(void *arg, enum machine_event ev, char *report)
 	free(report);
 }
 
-static struct err *tie_consoles(struct rig *r)
+/* Consoles and socket devices, to nothing. */
+static struct err *tie_ends(struct rig *r)
 {
 	TRY(serial_link_new(-1, -1, -1, &r->link));
 	for (unsigned i = 0; i < r->config.devs.n; i++) {
-		if (r->config.devs.d[i].kind == CONFIG_CONSOLE) {
+		enum config_kind kind = r->config.devs.d[i].kind;
+		if (kind == CONFIG_CONSOLE || kind == CONFIG_VSOCK) {
 			host_end_next(&r->ends, r->config.devs.d[i].id)->link = r->link;
 			r->ends.n++;
 		}
@@ -89,7 +91,7 @@ static struct err *tie_consoles(struct rig *r)
 
 static struct err *build(struct rig *r)
 {
-	TRY(tie_consoles(r));
+	TRY(tie_ends(r));
 	const struct machine_opts o = {
 		.kvm = r->kvm.n,
 		.loop = r->loop,

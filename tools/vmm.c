@@ -285,9 +285,7 @@ static struct err *tie_vsock(struct session_vm *s, const char *run_dir)
 		}
 		char where[4096 + 16];
 		struct console c;
-		struct host_end *end = &v->ends.e[v->ends.n];
-		*end = (struct host_end){ .fd = FD_NONE };
-		memcpy(end->id, d->id, sizeof(end->id));
+		struct host_end *end = host_end_next(&v->ends, d->id);
 		if (v->vsock_abs[0] != 0) {
 			snprintf(where, sizeof(where), "unix:%s", v->vsock_abs);
 		} else {

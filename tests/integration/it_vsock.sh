@@ -70,6 +70,7 @@ wait_text "$tmp/hold" held || die "no connection: $(cat "$tmp/hold")"
 take lin || die "take: $(cat "$tmp/take.err")"
 vm_kill "$first"
 wait "$holder" || bad "the host's end of a lost VM: $(cat "$tmp/hold")"
+t restore lin --check >"$tmp/check" 2>&1 || bad "--check: $(cat "$tmp/check")"
 for name in lin two; do
 	vm_begin $name restore lin --name $name
 	wait_line "$tmp/$name.out" 'agent: vsock end after 5 bytes' 60 || bad "$name: the guest waits for a connection that is no more"
