@@ -297,7 +297,10 @@ static void *vcpu_thread(void *arg)
 	char name[16];
 	snprintf(name, sizeof(name), "vcpu%u", v->id);
 	pthread_setname_np(pthread_self(), name);
+	lock_take(&v->group->lock);
 	atomic_store(&v->tid, (int)gettid());
+	cond_wake_all(&v->group->changed);
+	lock_drop(&v->group->lock);
 	if (v->group->opts.thread_init != NULL) {
 		struct err *e = v->group->opts.thread_init(v->group->opts.arg);
 		if (e != NULL) {
@@ -371,6 +374,12 @@ struct err *vcpu_group_start(struct vcpu_group *g)
 	}
 	pthread_sigmask(SIG_SETMASK, &old, NULL);
 	g->running_threads = true;
+	LOCK_SCOPE(&g->lock);
+	for (unsigned i = 0; i < g->n; i++) {
+		while (g->vcpus[i].started && vcpu_group_tid(g, i) == 0) {
+			cond_wait(&g->changed, &g->lock);
+		}
+	}
 	return e;
 }
 

@@ -58,7 +58,7 @@ MUST_USE bool vcpu_group_stop(struct vcpu_group *g, uint64_t timeout_ms);
 void vcpu_group_free(struct vcpu_group *g);
 DEFINE_SCOPE(struct vcpu_group, vcpu_group_free)
 
-/* Starts the threads; they park at once. */
+/* Starts the threads; they park at once, and each has its id on return. */
 MUST_USE struct err *vcpu_group_start(struct vcpu_group *g);
 /*
  * Adds a reason and returns when all are parked. False: not all did within timeout_ms; the reason

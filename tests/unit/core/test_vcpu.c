@@ -117,6 +117,10 @@ static void rig_up(struct rig *r, const uint8_t *code, size_t len, unsigned n)
 	};
 	ok(vcpu_group_new(r->vcpus, n, &o, &r->group));
 	ok(vcpu_group_start(r->group));
+	for (unsigned i = 0; i < n; i++) {
+		assert_int_not_equal(vcpu_group_tid(r->group, i),
+				     0); /* real-time at once: MakeRT */
+	}
 }
 
 static void rig_down(struct rig *r)
