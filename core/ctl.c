@@ -447,6 +447,7 @@ struct err *ctl_new(struct loop *loop, int listen_fd, int readonly_fd, struct li
 	}
 	c->buf = malloc(CTL_PACKET_BYTES_MAX);
 	ENSURE(c->buf != NULL, ERR_SYS, "out of memory");
+	TRY(loop_timer_add(loop, ctl_balloon_look, c, &c->balloon_timer));
 	life_watch(life, ctl_on_news, c);
 	*ret_ctl = MOVE(c);
 	return NULL;
@@ -461,6 +462,7 @@ void ctl_free(struct ctl *c)
 	while (c->conns != NULL) {
 		conn_free(c->conns);
 	}
+	ctl_balloon_done(c);
 	for (struct pending *p = c->pending; p != NULL; p = p->next) {
 		p->ctl = NULL; /* I3 */
 	}

@@ -255,6 +255,9 @@ void ctl_on_news(void *arg, const struct life_news *news)
 			       json_pack("{s:s,s:s,s:s,s:I}", "name", name, "tag", news->tag,
 					 "error", err_msg(news->e), "time_ns", now));
 		break;
+	case NEWS_BALLOON:
+		ctl_balloon_look(ctl);
+		break;
 	case NEWS_PANIC:
 		ctl_event_emit(ctl, CTL_EVENT_GUEST_PANIC, json_pack("{s:I}", "time_ns", now));
 		break;

@@ -17,8 +17,7 @@
 
 enum { GPE_MAX = 255 };
 
-/* A request for a device that this VM does not have. */
-static void reply_absent(struct call *call, const char *what)
+void ctl_reply_absent(struct call *call, const char *what)
 {
 	struct err *e = ERR(ERR_NOT_NOW, "%s is not available in this VM: %s",
 			    ctl_variant_name(call->req->variant), what);
@@ -36,8 +35,7 @@ static void do_exit(struct call *call)
 	life_stop(life);
 }
 
-/* NULL: out of memory, which the client has been told. */
-static struct pending *pending_new(const struct call *call)
+struct pending *ctl_pending_new(const struct call *call)
 {
 	struct ctl *ctl = call->ctl;
 	struct pending *p = calloc(1, sizeof(*p));
@@ -53,7 +51,7 @@ static struct pending *pending_new(const struct call *call)
 	return p;
 }
 
-static void pending_unlink(const struct pending *p)
+void ctl_pending_unlink(const struct pending *p)
 {
 	if (p->ctl == NULL) {
 		return;
@@ -73,7 +71,7 @@ static void take_step(void *arg, struct err *e)
 	if (e == NULL && p->ctl != NULL) {
 		e = p->step(p->ctl->life);
 	}
-	pending_unlink(p);
+	ctl_pending_unlink(p);
 	if (p->conn != NULL) {
 		ctl_reply_result(p->conn, e);
 		ctl_conn_end_if_done(p->conn);
@@ -86,7 +84,7 @@ static void take_step(void *arg, struct err *e)
 /* At once, or when an automatic take has given way. */
 static void change_life(struct call *call, struct err *(*step)(struct life *l))
 {
-	struct pending *p = pending_new(call);
+	struct pending *p = ctl_pending_new(call);
 	if (p == NULL) {
 		return;
 	}
@@ -190,7 +188,7 @@ static void do_unregister_memory(struct call *call)
 /* The answer, if somebody still waits for it; takes over text (e NULL) or e, and frees p. */
 static void pending_end(struct pending *p, const char *what, char *text, struct err *e)
 {
-	pending_unlink(p);
+	ctl_pending_unlink(p);
 	if (p->conn == NULL) {
 		ctl_answer_free(text);
 		if (e != NULL) {
@@ -222,7 +220,7 @@ static void take_done(void *arg, struct err *e, const struct snap_result *result
 static void start_take(struct call *call, const struct ctl_take *take, bool typed)
 {
 	const char *tag = take->tag;
-	struct pending *p = pending_new(call);
+	struct pending *p = ctl_pending_new(call);
 	if (p == NULL) {
 		return;
 	}
@@ -248,7 +246,7 @@ static void rewind_done(void *arg, struct err *e, const struct life_rewound *res
 
 static void start_rewind(struct call *call)
 {
-	struct pending *p = pending_new(call);
+	struct pending *p = ctl_pending_new(call);
 	if (p == NULL) {
 		return;
 	}
@@ -429,7 +427,7 @@ static void do_powerbtn(struct call *call)
 {
 	struct device *pm = acpi_pm(call);
 	if (pm == NULL) {
-		reply_absent(call, "it has no power button");
+		ctl_reply_absent(call, "it has no power button");
 		return;
 	}
 	acpi_pm_powerbtn(pm);
@@ -440,7 +438,7 @@ static void do_sleepbtn(struct call *call)
 {
 	struct device *pm = acpi_pm(call);
 	if (pm == NULL) {
-		reply_absent(call, "it has no sleep button");
+		ctl_reply_absent(call, "it has no sleep button");
 		return;
 	}
 	acpi_pm_sleepbtn(pm);
@@ -471,7 +469,7 @@ static void do_rtc(struct call *call)
 	struct device *pm = acpi_pm(call);
 	int fd = -1;
 	if (pm == NULL) {
-		reply_absent(call, "its RTC has no wake-up event");
+		ctl_reply_absent(call, "its RTC has no wake-up event");
 		return;
 	}
 	struct err *e = take_clear_event(call, call->req->rtc.clear_evt, &fd);
@@ -489,7 +487,7 @@ static void do_gpe(struct call *call)
 		return;
 	}
 	if (pm == NULL) {
-		reply_absent(call, "it has no general purpose events");
+		ctl_reply_absent(call, "it has no general purpose events");
 		return;
 	}
 	struct err *e = take_clear_event(call, g->clear_evt, &fd);
@@ -502,7 +500,7 @@ static void do_pci_pme(struct call *call)
 	char why[64];
 	snprintf(why, sizeof(why), "it has no PCI Express port for bus %u",
 		 (unsigned)(call->req->pme_id >> 8)); /* bus, device, function */
-	reply_absent(call, why);
+	ctl_reply_absent(call, why);
 }
 
 static void do_swap(struct call *call)
@@ -510,11 +508,6 @@ static void do_swap(struct call *call)
 	struct err *e =
 		ERR(ERR_NOT_NOW, "Swap is not available in this VM: it was started without a swap");
 	ctl_reply_err(call->conn, err_set_errno(e, EOPNOTSUPP));
-}
-
-static void do_balloon(struct call *call)
-{
-	reply_absent(call, "it has no balloon");
 }
 
 static void do_disk(struct call *call)
@@ -526,12 +519,12 @@ static void do_disk(struct call *call)
 
 static void do_usb(struct call *call)
 {
-	reply_absent(call, "it has no USB controller");
+	ctl_reply_absent(call, "it has no USB controller");
 }
 
 static void do_gpu(struct call *call)
 {
-	reply_absent(call, "it has no GPU");
+	ctl_reply_absent(call, "it has no GPU");
 }
 
 static struct err *set_battery(struct device *dev, const struct ctl_bat *b)
@@ -576,12 +569,12 @@ static void do_bat(struct call *call)
 
 static void do_snd(struct call *call)
 {
-	reply_absent(call, "it has no sound device");
+	ctl_reply_absent(call, "it has no sound device");
 }
 
 static void do_hotplug(struct call *call)
 {
-	reply_absent(call, "it has no PCI hot-plug port");
+	ctl_reply_absent(call, "it has no PCI hot-plug port");
 }
 
 static void (*const handlers[CTL__COUNT])(struct call *call) = {
@@ -595,7 +588,7 @@ static void (*const handlers[CTL__COUNT])(struct call *call) = {
 	[CTL_GPE] = do_gpe,
 	[CTL_PCI_PME] = do_pci_pme,
 	[CTL_MAKE_RT] = do_make_rt,
-	[CTL_BALLOON] = do_balloon,
+	[CTL_BALLOON] = ctl_balloon,
 	[CTL_DISK] = do_disk,
 	[CTL_USB] = do_usb,
 	[CTL_GPU] = do_gpu,

@@ -26,6 +26,8 @@ struct conn {
 	bool subscribed; /* gets all events after its answers */
 };
 
+enum ctl_wait { WAIT_OTHER, WAIT_ADJUST, WAIT_STATS };
+
 /*
  * What was asked for here and is not answered yet: a take, a rewind, or a step of the life that
  * waits for an automatic take to give way. Its end runs exactly once and frees it.
@@ -36,7 +38,10 @@ struct pending {
 	struct conn *conn;                   /* NULL once the asker is gone */
 	struct err *(*step)(struct life *l); /* NULL for a take */
 	struct life_waiter waiter;           /* for a step */
-	bool typed;                          /* answer with the result's fields, not "Ok" */
+	enum ctl_wait balloon;               /* what of the balloon it waits for */
+	uint64_t since_ns;
+	uint64_t want; /* WAIT_ADJUST: bytes; WAIT_STATS: more answers of the guest than this */
+	bool typed;    /* answer with the result's fields, not "Ok" */
 	char tag[NAME_BYTES_MAX + 1];
 	char name[NAME_BYTES_MAX + 1];
 };
@@ -69,6 +74,10 @@ struct ctl {
 	struct conn *conns;
 	unsigned nconns;
 	struct pending *pending;
+	struct loop_timer *balloon_timer; /* runs while somebody waits for the balloon */
+	uint64_t balloon_moved_ns;
+	uint64_t balloon_actual;
+	uint64_t balloon_ooms;
 	struct listener *listeners;
 	unsigned nlisteners;
 	uint8_t *buf; /* CTL_PACKET_BYTES_MAX, for the packet being read */
@@ -94,6 +103,20 @@ void ctl_conn_end_if_done(struct conn *c);
 /* ---- ctl_handlers.c ---- */
 /* Serves one request: exactly one answer, now or, for a take, when it is done. */
 void ctl_serve(struct call *call);
+/* Something to be answered later; NULL: out of memory, which the client has been told. */
+struct pending *ctl_pending_new(const struct call *call);
+/* Takes it off the list; its owner answers and frees it. */
+void ctl_pending_unlink(const struct pending *p);
+/* Answers a request for a device that this VM does not have. */
+void ctl_reply_absent(struct call *call, const char *what);
+
+/* ---- ctl_balloon.c ---- */
+void ctl_balloon(struct call *call);
+/* The balloon may have changed: answers who waited for that, and tells the events. arg is the ctl.
+ */
+void ctl_balloon_look(void *arg);
+/* Frees what waits; its connections are gone. */
+void ctl_balloon_done(struct ctl *ctl);
 
 /* ---- ctl_event.c ---- */
 MUST_USE struct err *ctl_listener_add(struct ctl *ctl, const char *addr, enum ctl_event ev);

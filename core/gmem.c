@@ -30,6 +30,7 @@ struct region {
 	uint64_t fd_offset;
 	uint8_t *host;
 	_Atomic uint64_t *dirty; /* owned, one bit per page */
+	_Atomic uint64_t *given; /* owned, likewise: given back to the host, and maybe used since */
 };
 
 struct gmem {
@@ -53,8 +54,10 @@ static struct err *region_add(struct gmem *g, uint64_t base, uint64_t len_bytes,
 	r->fd_offset = off;
 	r->host = g->map + off;
 	r->dirty = calloc(words_of(len_bytes), sizeof(*r->dirty));
-	ENSURE(r->dirty != NULL, ERR_SYS, "guest memory: no memory for dirty bits");
-	g->n++;
+	r->given = calloc(words_of(len_bytes), sizeof(*r->given));
+	g->n++; /* from here on gmem_free knows it */
+	ENSURE(r->dirty != NULL && r->given != NULL, ERR_SYS,
+	       "guest memory: no memory for dirty bits");
 	return NULL;
 }
 
@@ -113,6 +116,7 @@ void gmem_free(struct gmem *g)
 	}
 	for (unsigned i = 0; i < g->n; i++) {
 		free(g->r[i].dirty);
+		free(g->r[i].given);
 	}
 	if (g->map != MAP_FAILED) {
 		munmap(g->map, g->bytes);
@@ -273,7 +277,7 @@ void gmem_fetch_dirty(struct gmem *g, unsigned i, uint64_t *bits)
 	}
 }
 
-static struct err *punch(struct gmem *g, uint64_t off, uint64_t len_bytes)
+static struct err *punch(const struct gmem *g, uint64_t off, uint64_t len_bytes)
 {
 	int rc;
 	do {
@@ -285,6 +289,41 @@ static struct err *punch(struct gmem *g, uint64_t off, uint64_t len_bytes)
 				 (unsigned long long)len_bytes);
 	}
 	return NULL;
+}
+
+struct err *gmem_give_back(struct gmem *g, gpa_t gpa, uint64_t len_bytes)
+{
+	uint64_t off = 0;
+	uint64_t left = 0;
+	const struct region *r = find(g, gpa.v, &off, &left);
+	ENSURE(r != NULL && len_bytes <= left && len_bytes > 0 && gpa.v % PAGE_BYTES == 0 &&
+		       len_bytes % PAGE_BYTES == 0,
+	       ERR_GUEST, "guest memory: 0x%llx and %llu bytes are no pages of RAM",
+	       (unsigned long long)gpa.v, (unsigned long long)len_bytes);
+	TRY(punch(g, r->fd_offset + off, len_bytes));
+	for (uint64_t p = off / PAGE_BYTES; p < (off + len_bytes) / PAGE_BYTES; p++) {
+		atomic_fetch_or(&r->given[p / BITS_PER_WORD], 1ull << (p % BITS_PER_WORD));
+	}
+	mark(r, off, len_bytes); /* last: who sees the mark finds the hole */
+	return NULL;
+}
+
+bool gmem_is_given(const struct gmem *g, unsigned i, uint64_t page)
+{
+	BUG_ON(i >= g->n);
+	const struct region *r = &g->r[i];
+	uint64_t bit = 1ull << (page % BITS_PER_WORD);
+	_Atomic uint64_t *word = &r->given[page / BITS_PER_WORD];
+	if ((atomic_load(word) & bit) == 0) {
+		return false;
+	}
+	off_t at = (off_t)(r->fd_offset + page * PAGE_BYTES);
+	off_t data = lseek(g->fd.n, at, SEEK_DATA);
+	if (data > at || (data < 0 && errno == ENXIO)) {
+		return true;
+	}
+	atomic_fetch_and(word, ~bit); /* in use again */
+	return false;
 }
 
 struct err *gmem_clear(struct gmem *g)

@@ -68,6 +68,17 @@ void gmem_mark_dirty(struct gmem *g, gpa_t gpa, uint64_t len_bytes);
  * them. */
 void gmem_fetch_dirty(struct gmem *g, unsigned i, uint64_t *bits);
 
+/*
+ * Gives whole pages of one region back to the host: they read as zero from now on, until somebody
+ * writes to them, and are dirty. Nobody may be writing to them. ERR_GUEST for what is no such
+ * range.
+ */
+MUST_USE struct err *gmem_give_back(struct gmem *g, gpa_t gpa, uint64_t len_bytes);
+/* Was the page (of region i, counted from its start) given back and not touched since? Then it is
+ * zero, and who reads it all the same makes the host hold it again. Any thread; cheap for all
+ * others. */
+bool gmem_is_given(const struct gmem *g, unsigned i, uint64_t page);
+
 /* Makes all memory read as zero again and gives the host its pages back (guest reset). */
 MUST_USE struct err *gmem_clear(struct gmem *g);
 /*

@@ -32,6 +32,7 @@
 #include "core/machine.h"
 #include "core/vcpu.h"
 #include "devices/serial_link.h"
+#include "devices/virtio_balloon.h"
 #include "devices/virtio_blk.h"
 
 enum {
@@ -237,6 +238,19 @@ struct err *life_move(struct life *l, enum life_event ev)
 
 /* ---- build ---- */
 
+static void on_balloon(void *arg)
+{
+	life_tell(arg, &(struct life_news){ .kind = NEWS_BALLOON });
+}
+
+static void on_give_back(void *arg, gpa_t gpa, uint64_t len_bytes)
+{
+	const struct life *l = arg;
+	if (l->pager != NULL) {
+		pager_drop(l->pager, gpa, len_bytes);
+	}
+}
+
 struct err *life_build_machine(struct life *l, bool from_image)
 {
 	const struct machine_opts o = {
@@ -248,6 +262,8 @@ struct err *life_build_machine(struct life *l, bool from_image)
 		.ends = &l->ends,
 		.log_dirty = from_image,
 		.on_event = on_machine_event,
+		.on_balloon = on_balloon,
+		.on_give_back = on_give_back,
 		.arg = l,
 	};
 	TRY(machine_new(&o, &l->machine));
@@ -506,6 +522,8 @@ static struct err *reset_vm(struct life *l)
 {
 	enum life_event ev = life_same_state(l);
 	TRY(life_move(l, LIFE_EV_RESET));
+	struct device *balloon = machine_device(l->machine, "virtio_balloon");
+	const uint64_t target = balloon != NULL ? virtio_balloon_look(balloon).target_bytes : 0;
 	ENSURE(machine_stop(l->machine, END_MS), ERR_NOT_NOW,
 	       "a vCPU waits for a page of its memory, which does not come");
 	dirty_detach(l->dirty);
@@ -514,6 +532,9 @@ static struct err *reset_vm(struct life *l)
 	pager_free(MOVE(l->pager)); /* before the clearing: it would place the snapshot's pages */
 	TRY(gmem_clear(l->gmem));
 	TRY(life_build_machine(l, false));
+	if (balloon != NULL) { /* what it was asked to be is the host's wish, and stays */
+		virtio_balloon_target(machine_device(l->machine, "virtio_balloon"), target);
+	}
 	TRY(load_kernel(l));
 	l->resets++;
 	return life_start_as(l, ev);

@@ -81,6 +81,7 @@ struct life_news {
 		NEWS_PANIC,
 		NEWS_REWOUND,
 		NEWS_REWIND_FAILED,
+		NEWS_BALLOON, /* ask virtio_balloon_look */
 	} kind;
 	const char *from; /* NEWS_STATE: names of states */
 	const char *to;

@@ -20,6 +20,7 @@
 #include "devices/pvpanic.h"
 #include "devices/rtc.h"
 #include "devices/serial.h"
+#include "devices/virtio_balloon.h"
 #include "devices/virtio_blk.h"
 #include "devices/virtio_console.h"
 #include "devices/virtio_net.h"
@@ -195,6 +196,8 @@ struct err *machine_new(const struct machine_opts *opts, struct machine **ret_ma
 	m->config = opts->config;
 	m->ends = opts->ends;
 	m->on_event = opts->on_event;
+	m->on_balloon = opts->on_balloon;
+	m->on_give_back = opts->on_give_back;
 	m->arg = opts->arg;
 	lock_init(&m->gate, RANK_GATE);
 	TRY(machine_host_init(m));
@@ -396,7 +399,7 @@ const struct state_desc *const *machine_descs(size_t *ret_n)
 		&kvm_irqchip_desc, &kvm_pit_desc,      &kvm_clock_desc,
 		&pci_host_desc,    &vmgenid_desc,      &virtio_rng_desc,
 		&battery_desc,     &virtio_blk_desc,   &virtio_console_desc,
-		&virtio_net_desc,  &virtio_vsock_desc,
+		&virtio_net_desc,  &virtio_vsock_desc, &virtio_balloon_desc,
 	};
 	*ret_n = ARRAY_LEN(descs);
 	return descs;

@@ -34,13 +34,18 @@ struct machine_opts {
 	struct loop *loop;
 	const struct config *config;
 	struct gmem *gmem; /* borrowed */
-	/* The console's host end: a link that outlives the machine (borrowed), or NULL and descriptors. */
+	/* The console's host end: a link that outlives the machine (borrowed), or NULL and
+	 * descriptors. */
 	struct serial_link *serial;
 	int serial_in, serial_out, serial_listen;
 	const struct host_ends *ends; /* behind the devices of the configuration; NULL: none */
 	bool log_dirty; /* KVM's dirty log is on from the start: the memory will be a snapshot's */
 	/* report is non-NULL for MACHINE_CRASH, malloc'ed, owned by the callee. */
 	void (*on_event)(void *arg, enum machine_event ev, char *report);
+	/* The balloon has news; and guest memory is about to be given back to the host. On the main
+	 * loop; may be NULL. */
+	void (*on_balloon)(void *arg);
+	void (*on_give_back)(void *arg, gpa_t gpa, uint64_t len_bytes);
 	void *arg;
 };
 
@@ -48,8 +53,8 @@ struct machine_opts {
 MUST_USE struct err *machine_new(const struct machine_opts *opts, struct machine **ret_machine);
 void machine_free(struct machine *m); /* stops and joins vCPU threads */
 /*
- * Ends the vCPU threads. False: one waits for a page of memory that does not come within timeout_ms;
- * then the machine and its memory may not be freed any more.
+ * Ends the vCPU threads. False: one waits for a page of memory that does not come within
+ * timeout_ms; then the machine and its memory may not be freed any more.
  */
 MUST_USE bool machine_stop(struct machine *m, uint64_t timeout_ms);
 DEFINE_SCOPE(struct machine, machine_free)

@@ -98,6 +98,15 @@ static void host_request(void *self, unsigned what)
 	}
 }
 
+static void run_balloon(struct machine *m, struct machine_call *c)
+{
+	(void)c;
+	atomic_store(&m->balloon_posted, false); /* before anybody looks: later news post again */
+	if (m->on_balloon != NULL) {
+		m->on_balloon(m->arg);
+	}
+}
+
 static void host_event(void *self, enum dev_event what)
 {
 	struct machine *m = self;
@@ -109,6 +118,12 @@ static void host_event(void *self, enum dev_event what)
 	}
 	case DEV_EVENT_PCIE_WAKE:
 		acpi_pm_pme(m->pm);
+		break;
+	case DEV_EVENT_BALLOON:
+		/* One call at a time, as for timers. */
+		if (!atomic_exchange(&m->balloon_posted, true)) {
+			call_post(m, &(struct machine_call){ .fn = run_balloon });
+		}
 		break;
 	case DEV_EVENT_GENERATION: {
 		struct err *e = acpi_pm_gpe(m->pm, ACPI_VMGENID_GPE, -1);
@@ -275,6 +290,21 @@ static bool host_doorbell(void *self, int fd, uint64_t gpa, bool on)
 	return false;
 }
 
+static void host_give_back(void *self, uint64_t gpa, uint64_t len)
+{
+	struct machine *m = self;
+	if (m->on_give_back != NULL) {
+		m->on_give_back(m->arg, GPA(gpa), len);
+	}
+	struct err *e = gmem_give_back(m->gmem, GPA(gpa), len);
+	if (e != NULL && !m->give_back_failed) {
+		m->give_back_failed = true; /* the VM runs on, with more of the host's memory */
+		log_err(err_wrap(e, "balloon"));
+	} else {
+		err_drop(e, "told before");
+	}
+}
+
 static struct err *host_enter_thread(void *self)
 {
 	(void)self;
@@ -333,6 +363,7 @@ struct err *machine_host_init(struct machine *m)
 		.watch_fd = host_watch_fd,
 		.send_msi = host_send_msi,
 		.doorbell = host_doorbell,
+		.give_back = host_give_back,
 		.enter_thread = host_enter_thread,
 	};
 	for (unsigned i = 0; i < ARRAY_LEN(m->slots); i++) {

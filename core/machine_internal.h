@@ -27,14 +27,14 @@ enum { MACHINE_SLOTS_MAX = 48 }; /* ISA devices and what fits on the PCI bus */
 /* What core keeps per device. */
 struct dev_slot {
 	struct device *dev;
-	struct loop_timer *timer;     /* main loop */
-	atomic_uint_least64_t at_ns;  /* VM time, UINT64_MAX: off */
-	struct loop_fd *fd;           /* main loop */
-	int fd_n;                     /* [main loop] the descriptor behind fd */
-	atomic_int want_fd;           /* what the device asked for */
+	struct loop_timer *timer;    /* main loop */
+	atomic_uint_least64_t at_ns; /* VM time, UINT64_MAX: off */
+	struct loop_fd *fd;          /* main loop */
+	int fd_n;                    /* [main loop] the descriptor behind fd */
+	atomic_int want_fd;          /* what the device asked for */
 	atomic_uint want_events;
-	atomic_bool arm_posted;       /* a call that arms the timer is on its way */
-	atomic_bool watch_posted;     /* likewise for the descriptor */
+	atomic_bool arm_posted;   /* a call that arms the timer is on its way */
+	atomic_bool watch_posted; /* likewise for the descriptor */
 };
 
 struct machine_state {
@@ -52,8 +52,8 @@ struct machine {
 	struct vcpu_group *group;
 	struct kvm_state *kvm_state;
 	struct dev_host host;
-	struct device *vmgenid; /* borrowed from its slot; NULL: the VM has none */
-	struct pci_host *pci;   /* likewise */
+	struct device *vmgenid;       /* borrowed from its slot; NULL: the VM has none */
+	struct pci_host *pci;         /* likewise */
 	const struct host_ends *ends; /* borrowed */
 	struct dev_slot slots[MACHINE_SLOTS_MAX];
 	unsigned nslots;
@@ -66,9 +66,13 @@ struct machine {
 	struct machine_anchor *anchor;
 	/* Held by main-loop device callbacks; closed keeps them out. */
 	struct lock gate;
-	bool closed; /* [gate] */
+	bool closed;                   /* [gate] */
 	atomic_uint_least64_t park_ms; /* limit of a park; 0: the usual */
 	void (*on_event)(void *arg, enum machine_event ev, char *report);
+	void (*on_balloon)(void *arg);
+	void (*on_give_back)(void *arg, gpa_t gpa, uint64_t len_bytes);
+	atomic_bool balloon_posted; /* its news are on their way */
+	bool give_back_failed;      /* [main loop] and told */
 	void *arg;
 };
 

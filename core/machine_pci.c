@@ -5,6 +5,7 @@
  * loop's thread.
  */
 #include "core/machine_internal.h"
+#include "devices/virtio_balloon.h"
 #include "devices/virtio_blk.h"
 #include "devices/virtio_console.h"
 #include "devices/virtio_net.h"
@@ -68,6 +69,8 @@ static struct err *new_device(struct machine *m, const struct config_dev *d, str
 	switch (d->kind) {
 	case CONFIG_RNG:
 		return virtio_rng_new(&m->host, d->id, ret);
+	case CONFIG_BALLOON:
+		return virtio_balloon_new(&m->host, d->id, ret);
 	case CONFIG_DISK:
 		return new_disk(m, d, ret);
 	case CONFIG_CONSOLE:

@@ -9,8 +9,9 @@
  * I1: a page is placed by uffd_copy only, which never replaces one.
  * I2: a bit of `present` is set after its page was placed or found in place; a page whose bit is
  * set is not placed again. I3: `filling` is held by one thread at a time: only it calls the
- * source's fill, and its fetch as PAGE_READER_FILL. I4: memory is unregistered only when every page
- * that is not zero is present, or by pager_free.
+ * source's fill, and its fetch as PAGE_READER_FILL. A page is placed, and its bit set, under the
+ * lock `placing` of the thread that does it. I4: memory is unregistered only when every page that
+ * is not zero is present, or by pager_free.
  */
 #include "core/pager.h"
 
@@ -53,6 +54,9 @@ struct news {
 	char *text;
 };
 
+/* Who places pages. */
+enum placer { PLACER_FAULT, PLACER_FILL, PLACERS };
+
 struct pager {
 	struct loop *loop;
 	struct gmem *gmem;
@@ -74,6 +78,9 @@ struct pager {
 	atomic_bool stop_faults;
 	bool stop; /* atomic access: everything ends; also the cancel flag of what follows a fill */
 	atomic_bool yield; /* the filler is to let go */
+
+	struct lock placing[PLACERS]; /* RANK_PLACE */
+	atomic_bool dropped;          /* pager_drop was called */
 
 	struct lock lock; /* RANK_QUEUE */
 	struct cond changed;
@@ -200,9 +207,11 @@ static gfn_t gfn_of(const struct pager *p, uint64_t page)
 }
 
 /* Places what is missing of a run; what it placed is added to *count. */
-static struct err *place(struct pager *p, const struct page_run *run, atomic_uint_least64_t *count)
+static struct err *place(struct pager *p, const struct page_run *run, enum placer who,
+			 atomic_uint_least64_t *count)
 {
 	uint64_t page;
+	LOCK_SCOPE(&p->placing[who]); /* pager_drop waits for what is under way */
 	ENSURE(page_of(p, run->gfn, run->npages, &page), ERR_CORRUPT,
 	       "memory map has %llu pages at gfn 0x%llx, where there is no RAM",
 	       (unsigned long long)run->npages, (unsigned long long)run->gfn.v);
@@ -270,7 +279,11 @@ static struct err *serve(struct pager *p, uint64_t page)
 		e = ERR(ERR_CORRUPT, "its source gave another page");
 	}
 	if (e == NULL) {
-		e = place(p, &run, NULL);
+		e = place(p, &run, PLACER_FAULT, NULL);
+	}
+	if (e == NULL && atomic_load(&p->dropped)) {
+		/* A page that was dropped meanwhile was not placed: who waits asks again. */
+		e = uffd_wake(p->uffd.n, p->base + page * PAGE_BYTES, PAGE_BYTES);
 	}
 	return err_wrap(e, "guest memory at 0x%llx", (unsigned long long)(gfn.v * PAGE_BYTES));
 }
@@ -351,7 +364,7 @@ static struct err *fill_place(void *arg, const struct page_run *run)
 {
 	struct pager *p = arg;
 	ENSURE(!__atomic_load_n(&p->stop, __ATOMIC_RELAXED), ERR_CANCELLED, "it ends");
-	return place(p, run, NULL);
+	return place(p, run, PLACER_FILL, NULL);
 }
 
 /* True while the thread that fills is to go on. */
@@ -458,7 +471,7 @@ static bool bring_first(struct pager *p, size_t i)
 	}
 	struct err *e = p->source.ops->fetch(p->source.self, PAGE_READER_FILL, gfn, &run);
 	if (e == NULL) {
-		e = place(p, &run, &p->nfirst);
+		e = place(p, &run, PLACER_FILL, &p->nfirst);
 	}
 	bool ok = e == NULL;
 	err_drop(e, "whoever needs the page, and the fill, will come upon it, too");
@@ -598,6 +611,21 @@ struct err *pager_complete(struct pager *p, const bool *cancel)
 	return NULL;
 }
 
+void pager_drop(struct pager *p, gpa_t gpa, uint64_t len_bytes)
+{
+	uint64_t page;
+	if (!page_of(p, (gfn_t){ gpa.v / PAGE_BYTES }, len_bytes / PAGE_BYTES, &page)) {
+		return; /* no RAM: gmem_give_back says so */
+	}
+	atomic_store(&p->dropped, true);
+	set_present(p, page, len_bytes / PAGE_BYTES);
+	for (unsigned i = 0; i < PLACERS; i++) {
+		/* Who looked at the bits before has placed its page when we have had the lock. */
+		lock_take(&p->placing[i]);
+		lock_drop(&p->placing[i]);
+	}
+}
+
 void pager_retry(struct pager *p)
 {
 	lock_take(&p->lock);
@@ -650,6 +678,9 @@ struct err *pager_start(const struct pager_opts *opts, struct pager **ret_pager)
 		return ERR(ERR_SYS, "out of memory");
 	}
 	lock_init(&p->lock, RANK_QUEUE);
+	for (unsigned i = 0; i < PLACERS; i++) {
+		lock_init(&p->placing[i], RANK_PLACE);
+	}
 	cond_init(&p->changed);
 	p->loop = opts->loop;
 	p->gmem = opts->gmem;
@@ -687,6 +718,9 @@ void pager_free(struct pager *p)
 		anchor_drop(p->anchor);
 	}
 	cond_done(&p->changed);
+	for (unsigned i = 0; i < PLACERS; i++) {
+		lock_done(&p->placing[i]);
+	}
 	lock_done(&p->lock);
 	page_order_done(&p->first);
 	free(p->demand);

@@ -63,6 +63,12 @@ MUST_USE struct err *pager_complete(struct pager *p, const bool *cancel);
 #define PAGER_DEMAND_MAX 16384u
 #define PAGER_DEMAND_NS 10000000000ull
 MUST_USE struct err *pager_demanded(struct pager *p, struct page_order *ret);
+/*
+ * These pages are about to be given back to the host (gmem_give_back): the source's are not placed
+ * any more, also not by a call under way, and who touches one finds zeros. Main loop; waits for a
+ * copy of some pages at most.
+ */
+void pager_drop(struct pager *p, gpa_t gpa, uint64_t len_bytes);
 /* After PAGER_STUCK: all who wait ask again. */
 void pager_retry(struct pager *p);
 

@@ -8,8 +8,8 @@
  *
  * Threads: read and write come from vCPU threads, on_fd and on_timer from the main loop, part
  * operations from the thread that takes or loads; a device guards its state with its own lock
- * (RANK_DEVICE). While parked a device gets none of them: input stays in the descriptor, timers wait.
- * A device with a thread of its own stops that thread in `gate`.
+ * (RANK_DEVICE). While parked a device gets none of them: input stays in the descriptor, timers
+ * wait. A device with a thread of its own stops that thread in `gate`.
  */
 #ifndef TORPOR_DEVICES_DEV_H
 #define TORPOR_DEVICES_DEV_H
@@ -27,11 +27,13 @@ enum dev_request {
 };
 enum { DEV_EXITS = 32 };
 
-/* Events of a device that ACPI hardware collects: it raises SCI for them, and they wake the machine. */
+/* Events of a device. ACPI hardware collects them, raises SCI for them, and they wake the machine.
+ */
 enum dev_event {
 	DEV_EVENT_RTC,        /* the real-time clock's alarm rings */
 	DEV_EVENT_PCIE_WAKE,  /* a PCI Express device asks for power (PME, WAKE#) */
 	DEV_EVENT_GENERATION, /* the VM generation id is another one */
+	DEV_EVENT_BALLOON,    /* the balloon changed, or told its figures; no affair of ACPI's */
 };
 
 /* Services, filled in by core. Every function may be called with the device's own lock held. */
@@ -40,17 +42,20 @@ struct dev_host {
 	struct gmem *gmem;
 	/* Sets an interrupt line (ISA IRQ = GSI) of the irqchip. Any thread. */
 	void (*set_irq)(void *self, unsigned gsi, bool level);
-	/* Tells core what the guest wants; acted on once the vCPU is out of its exit. Any thread. */
+	/* Tells core what the guest wants; acted on once the vCPU is out of its exit. Any thread.
+	 */
 	void (*request)(void *self, unsigned what /* enum dev_request */);
-	/* Tells ACPI hardware. Any thread. */
+	/* Tells ACPI hardware, or core. Any thread. */
 	void (*event)(void *self, enum dev_event what);
 	/* VM time: ns of the guest's monotonic clock, stands still while suspended or parked. */
 	uint64_t (*vm_time_ns)(void *self);
 	/* Wall time for the guest's RTC, ns since 1970, following the VM's clock policy. */
 	uint64_t (*wall_time_ns)(void *self);
-	/* One timer per device on the main loop: dev_ops.on_timer at that VM time; UINT64_MAX: off. */
+	/* One timer per device on the main loop: dev_ops.on_timer at that VM time; UINT64_MAX: off.
+	 */
 	void (*set_timer)(void *self, struct device *dev, uint64_t at_vm_ns);
-	/* Watches one descriptor per device for input (EPOLLIN) and/or output (EPOLLOUT); 0 stops. */
+	/* Watches one descriptor per device for input (EPOLLIN) and/or output (EPOLLOUT); 0 stops.
+	 */
 	void (*watch_fd)(void *self, struct device *dev, int fd, uint32_t epoll_events);
 	/*
 	 * A message-signalled interrupt. Delivered on return: nothing is under way when the caller
@@ -58,11 +63,16 @@ struct dev_host {
 	 */
 	void (*send_msi)(void *self, uint64_t addr, uint32_t data);
 	/*
-	 * From now on (on) a guest's write of any width at gpa adds to the eventfd `fd` and does not
-	 * reach the device's write, or does again (off, with the same fd and gpa). False: this host
-	 * cannot, writes go on to come to the device. Any thread. May be NULL.
+	 * From now on (on) a guest's write of any width at gpa adds to the eventfd `fd` and does
+	 * not reach the device's write, or does again (off, with the same fd and gpa). False: this
+	 * host cannot, writes go on to come to the device. Any thread. May be NULL.
 	 */
 	bool (*doorbell)(void *self, int fd, uint64_t gpa, bool on);
+	/*
+	 * Gives whole pages of one region of RAM back to the host: they read as zero from now on,
+	 * until somebody writes to them. Main loop. May be NULL.
+	 */
+	void (*give_back)(void *self, uint64_t gpa, uint64_t len);
 	/* The first thing that a thread of a device does: puts its limits in force. May be NULL. */
 	struct err *(*enter_thread)(void *self);
 };
@@ -80,18 +90,21 @@ struct dev_range {
 
 struct dev_ops {
 	const char *name;
-	/* off is relative to ranges[range].base; len is 1, 2, 4 or 8; *data has len valid low bytes. */
-	void (*read)(struct device *dev, unsigned range, uint64_t off, unsigned len, uint64_t *data);
-	void (*write)(struct device *dev, unsigned range, uint64_t off, unsigned len, uint64_t data);
+	/* off is relative to ranges[range].base; len is 1, 2, 4 or 8; *data has len valid low
+	 * bytes. */
+	void (*read)(struct device *dev, unsigned range, uint64_t off, unsigned len,
+		     uint64_t *data);
+	void (*write)(struct device *dev, unsigned range, uint64_t off, unsigned len,
+		      uint64_t data);
 	void (*on_fd)(struct device *dev, uint32_t epoll_events); /* may be NULL */
 	void (*on_timer)(struct device *dev);                     /* may be NULL */
 	/*
 	 * Devices with threads of their own, else NULL. true: from return on none of them touches
 	 * guest memory, interrupts or the device's state, and no request is in flight; false: they
-	 * go on. Called when callbacks are kept away or let in again, in the same order, on the main
-	 * loop or the thread of a take, without any lock held. Twice the same is fine. It is closed
-	 * when the device is made and opens when the VM starts: an interrupt that came between the
-	 * load of the device and that of the interrupt controller would be lost.
+	 * go on. Called when callbacks are kept away or let in again, in the same order, on the
+	 * main loop or the thread of a take, without any lock held. Twice the same is fine. It is
+	 * closed when the device is made and opens when the VM starts: an interrupt that came
+	 * between the load of the device and that of the interrupt controller would be lost.
 	 */
 	void (*gate)(struct device *dev, bool closed);
 	void (*free)(struct device *dev);

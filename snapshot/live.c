@@ -78,12 +78,18 @@ void live_free(struct live *l)
 }
 
 /* Clears and copies one word's pages, which the caller knows to fit. */
-static void copy_word(struct live *l, const struct gmem_region *r, uint64_t first, uint64_t word)
+static void copy_word(struct live *l, unsigned region, const struct gmem_region *r, uint64_t first,
+		      uint64_t word)
 {
 	while (word != 0) {
 		uint64_t page = first + (uint64_t)__builtin_ctzll(word);
 		word &= word - 1;
-		memcpy(l->buf + (size_t)l->n * PAGE_BYTES, r->host + page * PAGE_BYTES, PAGE_BYTES);
+		uint8_t *to = l->buf + (size_t)l->n * PAGE_BYTES;
+		if (gmem_is_given(l->vm->gmem, region, page)) {
+			memset(to, 0, PAGE_BYTES); /* reading it would bring it back */
+		} else {
+			memcpy(to, r->host + page * PAGE_BYTES, PAGE_BYTES);
+		}
 		l->copied[l->n] = (struct copied){
 			.gfn = r->base.v / PAGE_BYTES + page,
 			.at = l->n,
@@ -114,7 +120,7 @@ static struct err *copy_set(struct live *l)
 		/* One call: each costs a running guest a flush, whatever its length. */
 		TRY(l->vm->dirty->clear(l->vm->dirty_self, i, page, stop - page, bits));
 		for (uint64_t w = first; w < end; w++) {
-			copy_word(l, &r, w * BITS_PER_WORD, bits[w]);
+			copy_word(l, i, &r, w * BITS_PER_WORD, bits[w]);
 		}
 	}
 	pages_set_clear(l->set);

@@ -142,15 +142,17 @@ struct save_state {
 };
 
 /* Queues [from, end) of the region, in chunks that end where leaves do, counted in guest addresses.
- */
+ * zero: the pages were given back to the host, and reading them would bring them back. */
 static struct err *queue_run(struct save_state *st, const struct gmem_region *r, uint64_t from,
-			     uint64_t end)
+			     uint64_t end, bool zero)
 {
+	static const uint8_t zeros[CHUNK_BYTES];
 	for (uint64_t at = from; at < end;) {
 		TRY(pages_check_cancel(st->opts->cancel));
 		uint64_t gpa = r->base.v + at;
 		uint64_t n = MIN(end - at, CHUNK_BYTES - gpa % CHUNK_BYTES);
-		TRY(session_map_pages(st->session, gpa / PAGE_BYTES, r->host + at, n / PAGE_BYTES));
+		TRY(session_map_pages(st->session, gpa / PAGE_BYTES, zero ? zeros : r->host + at,
+				      n / PAGE_BYTES));
 		at += n;
 		st->done += st->touched ? 0 : n;
 		report(&st->opts->progress, "memory", st->touched ? st->done + at : st->done,
@@ -167,7 +169,7 @@ static struct err *save_touched(struct save_state *st, const struct gmem_region 
 		TRY(next_extent(r, off, &from, &len));
 		uint64_t to = MIN(from + len, end);
 		if (from < to) {
-			TRY(queue_run(st, r, from, to));
+			TRY(queue_run(st, r, from, to, false));
 		}
 		off = MAX(from + len, off + 1);
 	}
@@ -179,22 +181,27 @@ static bool in_set(const uint64_t *bits, uint64_t page)
 	return (bits[page / BITS_PER_WORD] >> (page % BITS_PER_WORD) & 1) != 0;
 }
 
-static struct err *save_set(struct save_state *st, const struct gmem_region *r,
+static struct err *save_set(struct save_state *st, unsigned region, const struct gmem_region *r,
 			    const uint64_t *bits, uint64_t first, uint64_t end)
 {
+	const struct gmem *g = st->vm->gmem;
 	for (uint64_t p = first; p < end;) {
 		if (p % BITS_PER_WORD == 0 && bits[p / BITS_PER_WORD] == 0) {
 			p += BITS_PER_WORD;
 			continue;
 		}
-		uint64_t n = 0;
-		while (p + n < end && in_set(bits, p + n)) {
+		if (!in_set(bits, p)) {
+			p++;
+			continue;
+		}
+		bool zero = gmem_is_given(g, region, p);
+		uint64_t n = 1;
+		while (p + n < end && in_set(bits, p + n) &&
+		       gmem_is_given(g, region, p + n) == zero) {
 			n++;
 		}
-		if (n > 0) {
-			TRY(queue_run(st, r, p * PAGE_BYTES, (p + n) * PAGE_BYTES));
-		}
-		p += n + 1;
+		TRY(queue_run(st, r, p * PAGE_BYTES, (p + n) * PAGE_BYTES, zero));
+		p += n;
 	}
 	return NULL;
 }
@@ -221,7 +228,7 @@ static struct err *save_step(struct save_state *st, unsigned region, const struc
 		}
 		TRY(st->vm->dirty->clear(st->vm->dirty_self, region, first, npages, bits));
 		if (!st->touched) {
-			return save_set(st, r, bits, first, first + npages);
+			return save_set(st, region, r, bits, first, first + npages);
 		}
 	}
 	return save_touched(st, r, first * PAGE_BYTES, (first + npages) * PAGE_BYTES);

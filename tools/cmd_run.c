@@ -37,6 +37,7 @@ struct run {
 	bool replace;
 	bool rng;
 	unsigned vsock; /* CID, 0: none */
+	bool balloon;
 	struct opt_list disks;
 	struct opt_list nets;
 };
@@ -80,6 +81,9 @@ static struct err *fill_config(const struct run *r, bool console, struct config 
 	c->exit_device = r->exit_device;
 	if (r->rng) {
 		TRY(config_dev_add(&c->devs, &(struct config_dev){ .kind = CONFIG_RNG }, NULL));
+	}
+	if (r->balloon) {
+		TRY(config_dev_add(&c->devs, &(struct config_dev){ .kind = CONFIG_BALLOON }, NULL));
 	}
 	if (console) {
 		TRY(config_dev_add(&c->devs, &(struct config_dev){ .kind = CONFIG_CONSOLE }, NULL));
@@ -188,6 +192,9 @@ struct err *cmd_run(struct args *a, int *ret_status)
 		{ "vsock", "CID", OPT_UINT, &r.vsock,
 		  "a virtio socket device: programs of the guest, which has that number\n"
 		  "(from 3), and of the host meet at Unix sockets, see --vsock-path" },
+		{ "balloon", NULL, OPT_FLAG, &r.balloon,
+		  "a virtio balloon: the guest's unused memory goes back to the host, by\n"
+		  "itself and on 'torpor balloon'" },
 		VMM_OPTS(&v),
 		{ "no-reboot", NULL, OPT_FLAG, &r.no_reboot,
 		  "a reset by the guest ends the VM with status 32" },

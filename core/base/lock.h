@@ -23,7 +23,9 @@ enum lock_rank {
 	RANK_GMEM = 50,   /* host-side dirty marks */
 	RANK_QUEUE = 60,  /* compressor and writer queues */
 	RANK_STORE = 70,  /* handles inside the store library */
-	RANK_LOOP = 80,   /* calls handed to the main loop: may be made under any lock but the log's */
+	RANK_PLACE = 75,  /* page server: a page is just being placed */
+	RANK_LOOP =
+		80, /* calls handed to the main loop: may be made under any lock but the log's */
 	RANK_LOG = 90,
 };
 

@@ -9,6 +9,7 @@
 #include "devices/i8042.h"
 #include "devices/rtc.h"
 #include "devices/serial.h"
+#include "devices/virtio_balloon.h"
 #include "devices/virtio_blk.h"
 #include "devices/virtio_console.h"
 #include "devices/virtio_net.h"
@@ -19,11 +20,12 @@
 #include "snapshot/manifest.h"
 
 static const struct state_desc *const fuzz_tables[] = {
-	&kvm_vcpu_desc, &kvm_irqchip_desc, &kvm_pit_desc,        &kvm_clock_desc,
-	&serial_desc,   &rtc_desc,         &i8042_desc,          &acpi_pm_desc,
-	&manifest_desc, &pci_host_desc,    &vmgenid_desc,        &virtio_rng_desc,
-	&battery_desc,  &virtio_blk_desc,  &virtio_console_desc, &virtio_net_desc,
-	&virtio_vsock_desc,
+	&kvm_vcpu_desc,   &kvm_irqchip_desc,  &kvm_pit_desc,
+	&kvm_clock_desc,  &serial_desc,       &rtc_desc,
+	&i8042_desc,      &acpi_pm_desc,      &manifest_desc,
+	&pci_host_desc,   &vmgenid_desc,      &virtio_rng_desc,
+	&battery_desc,    &virtio_blk_desc,   &virtio_console_desc,
+	&virtio_net_desc, &virtio_vsock_desc, &virtio_balloon_desc,
 };
 
 #endif

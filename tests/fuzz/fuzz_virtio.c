@@ -13,6 +13,7 @@
 
 #include "core/base/log.h"
 #include "devices/serial_link.h"
+#include "devices/virtio_balloon.h"
 #include "devices/virtio_console.h"
 #include "devices/virtio_net.h"
 #include "devices/virtio_rng.h"
@@ -87,19 +88,24 @@ static struct err *make_net(struct fake_driver *d, struct wire *w, bool header,
 static struct err *make_device(const uint8_t *head, struct fake_driver *d, struct serial_link *link,
 			       struct wire *w, struct pci_dev **ret)
 {
-	if (head[0] % KINDS == KIND_CONSOLE) {
+	const struct virtio_vsock_opts vsock = {
+		.id = "fuzz",
+		.cid = 3,
+		.listen_fd = -1,
+		.path = "/nonexistent/v",
+	};
+	switch (head[0] % KINDS) {
+	case KIND_CONSOLE:
 		return virtio_console_new(&d->host.host, "fuzz", link, ret);
-	}
-	if (head[0] % KINDS == KIND_NET) {
+	case KIND_NET:
 		return make_net(d, w, (head[1] & 4) != 0, ret);
+	case KIND_VSOCK:
+		return virtio_vsock_new(&d->host.host, &vsock, ret);
+	case KIND_BALLOON:
+		return virtio_balloon_new(&d->host.host, "fuzz", ret);
+	default:
+		return virtio_rng_new(&d->host.host, "fuzz", ret);
 	}
-	if (head[0] % KINDS == KIND_VSOCK) {
-		const struct virtio_vsock_opts o = {
-			.id = "fuzz", .cid = 3, .listen_fd = -1, .path = "/nonexistent/v"
-		};
-		return virtio_vsock_new(&d->host.host, &o, ret);
-	}
-	return virtio_rng_new(&d->host.host, "fuzz", ret);
 }
 
 static void run_op(struct fake_driver *d, const struct wire *w, const uint8_t *op)

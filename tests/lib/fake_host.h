@@ -20,7 +20,7 @@ struct fake_host {
 	bool level[FAKE_GSIS];
 	unsigned rises[FAKE_GSIS];
 	unsigned requests[DEV_EXIT + DEV_EXITS]; /* by enum dev_request */
-	unsigned events[3];   /* by enum dev_event */
+	unsigned events[DEV_EVENT_BALLOON + 1];  /* by enum dev_event */
 	uint64_t vm_ns;
 	uint64_t wall_offset_ns;
 	uint64_t timer_at;
@@ -31,6 +31,8 @@ struct fake_host {
 	uint32_t msi_data;
 	unsigned ndoorbells; /* set now; the address of the last one set: */
 	uint64_t doorbell_gpa;
+	uint64_t given_bytes; /* given back, in so many pieces */
+	unsigned ngiven;
 };
 
 static inline void fake_set_irq(void *self, unsigned gsi, bool level)
@@ -98,6 +100,15 @@ static inline bool fake_doorbell(void *self, int fd, uint64_t gpa, bool on)
 	return true;
 }
 
+static inline void ok_(struct err *e);
+static inline void fake_give_back(void *self, uint64_t gpa, uint64_t len)
+{
+	struct fake_host *f = self;
+	ok_(gmem_give_back(f->host.gmem, GPA(gpa), len));
+	f->given_bytes += len;
+	f->ngiven++;
+}
+
 static inline void fake_host_init(struct fake_host *f)
 {
 	*f = (struct fake_host){
@@ -112,6 +123,7 @@ static inline void fake_host_init(struct fake_host *f)
 			.watch_fd = fake_watch_fd,
 			.send_msi = fake_send_msi,
 			.doorbell = fake_doorbell,
+			.give_back = fake_give_back,
 		},
 		.timer_at = UINT64_MAX,
 		.watch_fd = -1,

@@ -7,11 +7,15 @@
  * A console gets a line per round, "con N" and 48 letters that follow from N; what is typed there is
  * told as "typed TEXT".
  *
+ * A balloon gets pages of 16 MiB that hold a pattern, as many as it is asked for, and "balloon N" says
+ * that they are N now. What comes back must be zero, and what was not given must hold its pattern. One
+ * free page is reported per round. Key o takes some pages back, as a guest short of memory does.
+ *
  * A writable disk gets patterns that say block and turn, four requests at a time, and what was written
  * a turn ago is read back; of a read-only one the first block must stay what it was.
  *
  * Keys: m moves every BAR, h works a hostile ring and recovers, e tries the edges of the disk, p says
- * "pong".
+ * "pong", z resets the machine.
  */
 #include "vdrv.h"
 
@@ -30,6 +34,16 @@
 #define CON 3
 #define CON_LETTERS 48
 #define CON_IN 16 /* bytes of an input buffer */
+
+#define BAL 5
+#define BAL_F_STATS (1ull << 1)
+#define BAL_F_OOM (1ull << 2)
+#define BAL_F_REPORT (1ull << 5)
+#define BAL_BASE 0x1000000ull
+#define BAL_PAGES 4096u
+#define BAL_STEP 64u /* pages at a time */
+#define PAGE 4096ull
+#define PAGE_WORDS 512
 
 void *memcpy(void *d, const void *s, size_t n);
 void *memset(void *d, int c, size_t n);
@@ -81,6 +95,99 @@ static void rng_round(void)
 	}
 	CHECK(!same, rng_count);
 	rng_count++;
+}
+
+static struct vdev bal;
+static bool has_bal;
+static uint32_t bal_actual;
+static struct {
+	uint16_t tag;
+	uint64_t value;
+} __attribute__((packed)) bal_stats[2];
+
+static volatile uint64_t *bal_page(uint64_t n)
+{
+	return (volatile uint64_t *)(BAL_BASE + n * PAGE);
+}
+
+static void bal_set(uint64_t n)
+{
+	for (unsigned i = 0; i < PAGE_WORDS; i++) {
+		bal_page(n)[i] = n * PAGE_WORDS + i + 1;
+	}
+}
+
+static void bal_tell(void)
+{
+	struct vbuf b = { bal_stats, sizeof(bal_stats) };
+	bal_stats[0].tag = 4; /* free memory */
+	bal_stats[0].value = (BAL_PAGES - bal_actual) * PAGE;
+	bal_stats[1].tag = 5; /* all of it */
+	bal_stats[1].value = BAL_PAGES * PAGE;
+	v_offer(&bal, 2, &b, 1, 0);
+}
+
+static void bal_start(void)
+{
+	v_start(&bal, features | BAL_F_STATS | BAL_F_OOM | BAL_F_REPORT, 4, vectors ? VEC + 24 : 0);
+	for (unsigned n = 0; n < BAL_PAGES; n++) {
+		bal_set(n);
+	}
+	bal_tell();
+}
+
+/* Gives or takes back up to BAL_STEP pages, one way. */
+static void bal_move(uint32_t target)
+{
+	uint32_t list[BAL_STEP];
+	uint32_t len;
+	unsigned n = 0;
+	bool give = target > bal_actual;
+	unsigned most = give ? target - bal_actual : bal_actual - target;
+
+	while (n < most && n < BAL_STEP) {
+		uint32_t at = give ? bal_actual + n : bal_actual - 1 - n;
+		list[n++] = (uint32_t)(BAL_BASE / PAGE) + at;
+		for (unsigned i = 0; give && i < PAGE_WORDS; i++) {
+			CHECK(bal_page(at)[i] == at * (uint64_t)PAGE_WORDS + i + 1, at);
+		}
+	}
+	struct vbuf b = { list, n * 4 };
+	v_offer(&bal, give ? 0 : 1, &b, 1, 0);
+	v_wait(&bal, give ? 0 : 1, &len);
+	bal_actual = give ? bal_actual + n : bal_actual - n;
+	for (unsigned k = 0; !give && k < n; k++) {
+		for (unsigned i = 0; i < PAGE_WORDS; i++) {
+			CHECK(bal_page(bal_actual + k)[i] == 0, bal_actual + k);
+		}
+		bal_set(bal_actual + k);
+	}
+	v_put32(bal.config + 4, bal_actual);
+	if (bal_actual == target) {
+		print("balloon %u\n", bal_actual);
+	}
+}
+
+static void bal_round(void)
+{
+	uint32_t target = v_get32(bal.config);
+	uint16_t head;
+	uint32_t len;
+
+	target = target < BAL_PAGES ? target : BAL_PAGES;
+	if (target != bal_actual) {
+		bal_move(target);
+	}
+	bal_set(BAL_PAGES); /* reported */
+	struct vbuf b = { bal_page(BAL_PAGES), PAGE };
+	v_offer(&bal, 3, &b, 0, 1);
+	v_wait(&bal, 3, &len);
+	for (unsigned i = 0; i < PAGE_WORDS; i++) {
+		CHECK(bal_page(BAL_PAGES)[i] == 0, i);
+	}
+	if (v_taken(&bal, 2, &head, &len)) {
+		bal_tell();
+	}
 }
 
 static void con_offer(unsigned i)
@@ -362,6 +469,10 @@ static void key(int c)
 		blk_edges();
 	} else if (c == 's') {
 		blk_size();
+	} else if (c == 'o') {
+		bal_move(bal_actual > BAL_STEP ? bal_actual - BAL_STEP : 0);
+	} else if (c == 'z') {
+		reset_by_i8042();
 	} else if (c == 'p') {
 		print("pong\n");
 	}
@@ -394,7 +505,11 @@ void guest_main(void)
 	if (has_con) {
 		con_start();
 	}
-	print("virtio: rng %u disk %u console %u\n", has_rng, has_blk, has_con);
+	has_bal = v_find(BAL, 0, &bal);
+	if (has_bal) {
+		bal_start();
+	}
+	print("virtio: rng %u disk %u console %u balloon %u\n", has_rng, has_blk, has_con, has_bal);
 	for (;;) {
 		if (has_rng) {
 			rng_round();
@@ -404,6 +519,9 @@ void guest_main(void)
 		}
 		if (has_con) {
 			con_round();
+		}
+		if (has_bal) {
+			bal_round();
 		}
 		print("round %lu rng %lu disk %lu irqs %lu\n", ++round_count, rng_count, blk_count,
 		      v_irqs);

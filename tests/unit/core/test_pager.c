@@ -12,6 +12,7 @@
 
 #include <fcntl.h>
 #include <pthread.h>
+#include <sched.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
@@ -730,6 +731,69 @@ static void page_outside_ram(void **state)
 	assert_non_null(strstr(r->text, "where there is no RAM"));
 }
 
+/* What a balloon gives back: never the source's bytes again, whoever places pages meanwhile, and
+ * who waits for one of them goes on. */
+static void dropped(void **state)
+{
+	enum { FIRST = 1000, COUNT = 4000 };
+	struct rig *r = rig_of(state);
+	assert_true(page_is(r, FIRST, FIRST + 1)); /* some are there already */
+	atomic_store(&r->fake.fill_delay_us, 20);
+	ok(pager_fill(r->pager));
+	for (uint64_t g = FIRST; g < FIRST + COUNT; g += 8) {
+		gpa_t gpa = GPA(g * PAGE_BYTES);
+		pager_drop(r->pager, gpa, 4 * PAGE_BYTES);
+		ok(gmem_give_back(r->gmem, gpa, 4 * PAGE_BYTES));
+		assert_true(page_is(r, g + 4, word_of(g + 4))); /* a neighbour, by a fault */
+	}
+	pager_drop(r->pager, GPA(GMEM_LOW_END), PAGE_BYTES); /* no RAM: nothing */
+	assert_true(page_is(r, FIRST, 0));                   /* while the server is there */
+	ok(pager_complete(r->pager, NULL));
+	for (uint64_t g = 0; g < MEM_PAGES; g++) {
+		bool given = g >= FIRST && g < FIRST + COUNT && (g - FIRST) % 8 < 4;
+		assert_true(gmem_is_given(r->gmem, 0, g) == (given && g != FIRST));
+		assert_true(page_is(r, g, given ? 0 : word_of(g)));
+	}
+}
+
+struct reader {
+	struct rig *r;
+	atomic_ullong at;
+};
+
+static void *read_on(void *arg)
+{
+	struct reader *x = arg;
+	for (uint64_t g = 0; g < MEM_PAGES; g++) {
+		const volatile uint64_t *p = page_at(x->r, g);
+		assert_true(p[0] == word_of(g) || p[0] == 0);
+		atomic_store(&x->at, g);
+	}
+	return NULL;
+}
+
+/* Pages are dropped just when somebody waits for them: nobody waits for ever. */
+static void dropped_under_a_reader(void **state)
+{
+	struct rig *r = rig_of(state);
+	struct reader x = { .r = r };
+	pthread_t thread;
+	assert_int_equal(pthread_create(&thread, NULL, read_on, &x), 0);
+	for (uint64_t g = 0; g < MEM_PAGES;) {
+		uint64_t at = atomic_load(&x.at);
+		if (at + 1 < g) {
+			sched_yield();
+			continue;
+		}
+		gpa_t gpa = GPA(g * PAGE_BYTES);
+		pager_drop(r->pager, gpa, PAGE_BYTES);
+		ok(gmem_give_back(r->gmem, gpa, PAGE_BYTES));
+		g = MAX(at, g) + 1;
+	}
+	pthread_join(thread, NULL);
+	assert_int_equal(atomic_load(&x.at), MEM_PAGES - 1);
+}
+
 #define TEST(fn) cmocka_unit_test_setup_teardown(fn, setup, teardown)
 
 int main(void)
@@ -754,6 +818,8 @@ int main(void)
 		TEST(disk_fails_the_filler),
 		TEST(another_piece),
 		TEST(page_outside_ram),
+		TEST(dropped),
+		TEST(dropped_under_a_reader),
 	};
 	return cmocka_run_group_tests_name("pager", tests, NULL, NULL);
 }

@@ -150,13 +150,52 @@ static void test_clear_and_place(void **state)
 	gmem_free(g);
 }
 
+/* Pages that are the host's again: zero, dirty, and known as such until somebody uses them. */
+static void test_give_back(void **state)
+{
+	(void)state;
+	struct gmem *g = NULL;
+	uint64_t last = GMEM_MIN_BYTES / PAGE_BYTES - 1;
+	uint64_t bits[GMEM_MIN_BYTES / PAGE_BYTES / 64] = { 0 };
+	uint64_t held;
+	ok(gmem_new(GMEM_MIN_BYTES, &g));
+	memset(gmem_at(g, GPA(0), GMEM_MIN_BYTES), 0x5a, GMEM_MIN_BYTES);
+	ok(gmem_give_back(g, GPA(3 * PAGE_BYTES), 2 * PAGE_BYTES));
+	ok(gmem_give_back(g, GPA(last * PAGE_BYTES), PAGE_BYTES));
+	ok(gmem_allocated(g, &held));
+	assert_int_equal(held, GMEM_MIN_BYTES - 3 * PAGE_BYTES);
+	gmem_fetch_dirty(g, 0, bits);
+	assert_int_equal(bits[0], 3 << 3);
+	assert_int_equal(bits[last / 64], 1ull << 63);
+	assert_false(gmem_is_given(g, 0, 2));
+	assert_true(gmem_is_given(g, 0, 3) && gmem_is_given(g, 0, 4) && gmem_is_given(g, 0, last));
+	ok(gmem_allocated(g, &held)); /* looking brought nothing back */
+	assert_int_equal(held, GMEM_MIN_BYTES - 3 * PAGE_BYTES);
+	const volatile uint8_t *p = gmem_at(g, GPA(3 * PAGE_BYTES), 2 * PAGE_BYTES);
+	assert_int_equal(p[0] | p[PAGE_BYTES - 1], 0);
+	assert_int_equal(p[-1], 0x5a);
+	assert_int_equal(p[2 * PAGE_BYTES], 0x5a);
+	assert_false(gmem_is_given(g, 0, 3)); /* read: the host holds it */
+	assert_true(gmem_is_given(g, 0, 4));
+	gmem_fetch_dirty(g, 0, bits);
+	ok(gmem_give_back(g, GPA(3 * PAGE_BYTES), PAGE_BYTES));
+	assert_true(gmem_is_given(g, 0, 3));
+	expect(gmem_give_back(g, GPA(100), PAGE_BYTES), ERR_GUEST, "no pages of RAM");
+	expect(gmem_give_back(g, GPA(0), 100), ERR_GUEST, "no pages of RAM");
+	expect(gmem_give_back(g, GPA(0), 0), ERR_GUEST, "no pages of RAM");
+	expect(gmem_give_back(g, GPA(last * PAGE_BYTES), 2 * PAGE_BYTES), ERR_GUEST, "no pages");
+	expect(gmem_give_back(g, GPA(GMEM_LOW_END), PAGE_BYTES), ERR_GUEST, "no pages of RAM");
+	expect(gmem_give_back(g, GPA(UINT64_MAX / PAGE_BYTES * PAGE_BYTES), 2 * PAGE_BYTES),
+	       ERR_GUEST, "no pages of RAM");
+	gmem_free(g);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_sizes),
-		cmocka_unit_test(test_hole),
-		cmocka_unit_test(test_dirty),
-		cmocka_unit_test(test_clear_and_place),
+		cmocka_unit_test(test_sizes),     cmocka_unit_test(test_hole),
+		cmocka_unit_test(test_dirty),     cmocka_unit_test(test_clear_and_place),
+		cmocka_unit_test(test_give_back),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
