@@ -216,6 +216,9 @@ static struct err *do_balloon(struct live *l)
 	}
 	uint64_t bytes = 0;
 	TRY(err_wrap(config_parse_size(l->arg[0], &bytes), "SIZE"));
+	if (l->o.wait) { /* the VM answers when the balloon is there, or gets no further */
+		torpor_set_timeout(l->lib, -1);
+	}
 	return simple(l, torpor_balloon_adjust(l->lib, bytes, l->o.wait));
 }
 
