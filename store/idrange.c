@@ -7,9 +7,11 @@
 #include "core/base/clock.h"
 #include "store/gc.h"
 
-#define RANGE_IDS (1ull << 32) /* as many as a session has; 2^32 such ranges are there */
+/* Ids in a range: 2^32 frames of 64 KiB are 256 TiB, and 2^32 such ranges are there. */
+#define RANGE_IDS (1ull << 32)
 
-static struct err *reserve(struct family *f, struct idrange *ret)
+struct err *idrange_reserve(struct family *f, const struct holder *holder, struct pend_rec *ret,
+			    bool *ret_reserved)
 {
 	SCOPE(ltxn_abortp) struct ltxn *t = NULL;
 	TRY(ltxn_begin(f->env, true, &t));
@@ -21,18 +23,17 @@ static struct err *reserve(struct family *f, struct idrange *ret)
 	uint64_t after;
 	ENSURE(!ADD_OVERFLOWS(next, RANGE_IDS, &after), ERR_LIMIT,
 	       "family %s: record ids are used up", f->dir);
-	memcpy(ret->pend.holder, ret->holder.id, sizeof(ret->pend.holder));
-	ret->pend.first = next;
-	ret->pend.count = RANGE_IDS;
-	ret->pend.started_ns = clock_real_ns();
-	ret->next = next;
+	memcpy(ret->holder, holder->id, sizeof(ret->holder));
+	ret->first = next;
+	ret->count = RANGE_IDS;
+	ret->started_ns = clock_real_ns();
 	TRY(family_meta_put(f, t, FAMILY_KEY_NEXT, after, next_snap));
 	SCOPE(wbuf_done) struct wbuf w = wbuf_make(SMALL_BYTES_MAX);
-	pend_encode(&w, f->uuid, &ret->pend);
+	pend_encode(&w, f->uuid, ret);
 	TRY(wbuf_check(&w));
-	TRY(ltxn_put(t, FAMILY_PEND, (struct bytes){ ret->pend.holder, HOLDER_ID_BYTES },
+	TRY(ltxn_put(t, FAMILY_PEND, (struct bytes){ ret->holder, HOLDER_ID_BYTES },
 		     (struct bytes){ w.p, w.len }));
-	ret->reserved = true;
+	*ret_reserved = true;
 	return ltxn_commit(MOVE(t));
 }
 
@@ -40,7 +41,8 @@ struct err *idrange_open(struct family *f, struct idrange *ret)
 {
 	struct idrange r = { .f = f, .holder = { .file = FD_NONE } };
 	TRY(holder_take(f->holders, FAMILY_SESSION_TEXT, &r.holder));
-	struct err *e = reserve(f, &r);
+	struct err *e = idrange_reserve(f, &r.holder, &r.pend, &r.reserved);
+	r.next = r.pend.first;
 	if (e != NULL) {
 		idrange_close(&r); /* a commit that failed may have happened all the same */
 		return e;

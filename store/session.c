@@ -22,9 +22,9 @@
 
 #include "core/base/clock.h"
 #include "store/gc.h"
+#include "store/idrange.h"
 #include "store/session_internal.h"
 
-#define SESSION_IDS (1ull << 32)   /* ids in a session's range: 2^32 frames of 64 KiB are 256 TiB */
 #define BATCH_BYTES (16 * MIB)     /* records per transaction; TAKE_BATCH_BYTES is the bound */
 #define QUEUE_BYTES (32 * MIB)     /* what the pool may have finished, one batch being held */
 #define AHEAD_BYTES (64 * MIB)     /* step in which growth is allocated ahead */
@@ -75,35 +75,6 @@ static struct err *check_space(struct family *f, uint64_t expect_bytes)
 	return NULL;
 }
 
-/* Takes an id range and writes the pend record, in one durable transaction. */
-static struct err *reserve(struct session *s)
-{
-	struct family *f = s->f;
-	SCOPE(ltxn_abortp) struct ltxn *t = NULL;
-	TRY(ltxn_begin(f->env, true, &t));
-	uint64_t next;
-	uint64_t next_snap;
-	TRY(family_meta_get(f, t, FAMILY_KEY_NEXT, &next, &next_snap));
-	ENSURE(next != 0 && next_snap != 0, ERR_CORRUPT, "family %s: its counters are missing",
-	       f->dir);
-	uint64_t after;
-	ENSURE(!ADD_OVERFLOWS(next, SESSION_IDS, &after), ERR_LIMIT,
-	       "family %s: record ids are used up", f->dir);
-	memcpy(s->pend.holder, s->holder.id, sizeof(s->pend.holder));
-	s->pend.first = next;
-	s->pend.count = SESSION_IDS;
-	s->pend.started_ns = clock_real_ns();
-	TRY(family_meta_put(f, t, FAMILY_KEY_NEXT, after, next_snap));
-	SCOPE(wbuf_done) struct wbuf w = wbuf_make(SMALL_BYTES_MAX);
-	pend_encode(&w, f->uuid, &s->pend);
-	TRY(wbuf_check(&w));
-	TRY(ltxn_put(t, FAMILY_PEND, (struct bytes){ s->pend.holder, HOLDER_ID_BYTES },
-		     (struct bytes){ w.p, w.len }));
-	s->reserved = true;
-	atomic_init(&s->next_id, next);
-	return ltxn_commit(MOVE(t));
-}
-
 struct err *session_open(struct family *f, const struct session_opts *opts,
 			 struct session **ret_session)
 {
@@ -115,7 +86,8 @@ struct err *session_open(struct family *f, const struct session_opts *opts,
 	s->holder.file = FD_NONE;
 	TRY(check_space(f, opts->expect_bytes));
 	TRY(holder_take(f->holders, FAMILY_SESSION_TEXT, &s->holder));
-	TRY(reserve(s));
+	TRY(idrange_reserve(f, &s->holder, &s->pend, &s->reserved));
+	atomic_init(&s->next_id, s->pend.first);
 	*ret_session = MOVE(s);
 	return NULL;
 }
