@@ -222,7 +222,9 @@ static int setup_with(void **state, const uint64_t *first, size_t nfirst)
 	ok(gmem_new((uint64_t)MEM_PAGES * PAGE_BYTES, &r->gmem));
 	uint64_t *copy = calloc(nfirst + 1, sizeof(*copy));
 	assert_non_null(copy);
-	memcpy(copy, first, nfirst * sizeof(*copy));
+	for (size_t i = 0; i < nfirst; i++) {
+		copy[i] = first[i];
+	}
 	const struct pager_opts o = {
 		.loop = r->loop,
 		.first = { copy, nfirst },
