@@ -35,7 +35,8 @@
 
 enum {
 	TERM_RETRY_NS = 200000000, /* a take by somebody else is under way: look again */
-	SETTLE_NS = 200000000,     /* all threads have begun by then */
+	MMAP_BYTES = 1024 * 1024,
+	SETTLE_NS = 200000000, /* all threads have begun by then */
 };
 
 /* The living part; everything on the main loop's thread. */
@@ -552,6 +553,9 @@ struct err *vmm_run(struct vmm *v, int *ret_status)
 	/* One arena: malloc_trim gives back the end of the main arena only, and each thread's own
 	 * would keep 0.2 to 3 MiB for good after a take. */
 	(void)mallopt(M_ARENA_MAX, 1);
+	/* Large and hardly touched tables stay out of the heap, where they would be filled with
+	 * zeros. Unset, the limit rises with the first large piece that is freed. */
+	(void)mallopt(M_MMAP_THRESHOLD, MMAP_BYTES);
 	TRY(err_wrap(checkpoint_parse_every(v->checkpoint_every, &v->checkpoint.every_ns),
 		     "--checkpoint-every"));
 	TRY(err_wrap(checkpoint_parse_keep(v->checkpoint_keep, &v->checkpoint.keep),
