@@ -17,6 +17,7 @@
 #include "core/base/limits.h"
 #include "core/base/log.h"
 #include "store/store.h"
+#include "tests/lib/tmp_root.h"
 
 enum {
 	ROUNDS_MAX = 64,
@@ -201,8 +202,7 @@ int main(int argc, char **argv)
 	char dir[256];
 	unsigned rounds = argc > 2 ? (unsigned)strtoul(argv[2], NULL, 10) : 3;
 	uint64_t len = (argc > 3 ? strtoull(argv[3], NULL, 10) : 1024) * MIB;
-	const char *tmp = getenv("TMPDIR");
-	snprintf(dir, sizeof(dir), "%s/torpor-bench-XXXXXX", tmp != NULL ? tmp : "/tmp");
+	snprintf(dir, sizeof(dir), "%s/torpor-bench-XXXXXX", tmp_root());
 	if (argc <= 1 && mkdtemp(dir) == NULL) {
 		perror(dir);
 		return 1;

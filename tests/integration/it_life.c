@@ -20,6 +20,7 @@
 #include "core/base/io.h"
 #include "core/jail.h"
 #include "core/life.h"
+#include "tests/lib/tmp_root.h"
 
 #define MS 1000000ull
 
@@ -377,8 +378,7 @@ int main(int argc, char **argv)
 	}
 	guest_dir = argv[1];
 	jail_disable(); /* the filters allow no test harness; they are tested with the binary */
-	const char *tmp = getenv("TMPDIR");
-	snprintf(tmp_path, sizeof(tmp_path), "%.80s/it_life.XXXXXX", tmp ? tmp : "/tmp");
+	snprintf(tmp_path, sizeof(tmp_path), "%.80s/it_life.XXXXXX", tmp_root());
 	if (mkdtemp(tmp_path) == NULL) {
 		perror("mkdtemp");
 		return 1;

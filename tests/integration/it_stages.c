@@ -23,6 +23,7 @@
 #include "core/kvm_cap.h"
 #include "devices/battery.h"
 #include "tests/lib/stage_vm.h"
+#include "tests/lib/tmp_root.h"
 
 struct stage;
 struct run {
@@ -839,8 +840,7 @@ int main(int argc, char **argv)
 		return 77;
 	}
 	jail_disable(); /* the filters allow no test harness; they are tested with the binary */
-	const char *tmp = getenv("TMPDIR");
-	snprintf(store_path, sizeof(store_path), "%.80s/it_stages.XXXXXX", tmp ? tmp : "/tmp");
+	snprintf(store_path, sizeof(store_path), "%.80s/it_stages.XXXXXX", tmp_root());
 	if (mkdtemp(store_path) == NULL) {
 		perror(store_path);
 		return 1;

@@ -14,6 +14,7 @@
 
 #include "core/base/io.h"
 #include "snapshot/manifest.h"
+#include "tests/lib/tmp_root.h"
 
 enum { FAKE_PARTS = 4 };
 
@@ -221,8 +222,7 @@ static UNUSED void fake_init(struct fake_vm *f, uint64_t mem_bytes)
 
 static UNUSED void fake_open_store(struct fake_vm *f)
 {
-	const char *tmp = getenv("TMPDIR");
-	snprintf(f->dir, sizeof(f->dir), "%s/torpor-snap-XXXXXX", tmp != NULL ? tmp : "/tmp");
+	snprintf(f->dir, sizeof(f->dir), "%s/torpor-snap-XXXXXX", tmp_root());
 	assert_non_null(mkdtemp(f->dir));
 	snprintf(f->store_dir, sizeof(f->store_dir), "%s/store", f->dir);
 	OK(store_open(f->store_dir, STORE_CREATE, &f->store));

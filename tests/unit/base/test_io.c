@@ -13,14 +13,14 @@
 
 #include "core/base/io.h"
 #include "tests/lib/expect.h"
+#include "tests/lib/tmp_root.h"
 
 static char dir[128];
 
 static int setup(void **state)
 {
 	(void)state;
-	const char *tmp = getenv("TMPDIR");
-	snprintf(dir, sizeof(dir), "%.100s/torpor-io-XXXXXX", tmp != NULL ? tmp : "/tmp");
+	snprintf(dir, sizeof(dir), "%.100s/torpor-io-XXXXXX", tmp_root());
 	return mkdtemp(dir) == NULL;
 }
 

@@ -17,6 +17,7 @@
 #include "core/base/bytes.h"
 #include "core/base/io.h"
 #include "tests/lib/expect.h"
+#include "tests/lib/tmp_root.h"
 
 /* The table area as the guest sees it. */
 struct area {
@@ -253,9 +254,8 @@ static void iasl_understands_them(void **state)
 	if (system("iasl -v > /dev/null 2>&1") != 0) {
 		skip();
 	}
-	const char *tmp = getenv("TMPDIR");
 	char dir[256];
-	snprintf(dir, sizeof(dir), "%s/acpi-XXXXXX", tmp != NULL ? tmp : "/tmp");
+	snprintf(dir, sizeof(dir), "%s/acpi-XXXXXX", tmp_root());
 	assert_non_null(mkdtemp(dir));
 	SCOPE(freep) struct area *a = build(300);
 	struct tables t = walk(a);

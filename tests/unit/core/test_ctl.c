@@ -24,6 +24,7 @@
 #include "core/life_internal.h"
 #include "core/loop.h"
 #include "tests/lib/expect.h"
+#include "tests/lib/tmp_root.h"
 
 enum { ANSWER_MS = 20000 };
 
@@ -92,8 +93,7 @@ static void serve(struct fix *f)
 static int setup(void **state)
 {
 	struct fix *f = calloc(1, sizeof(*f));
-	const char *tmp = getenv("TMPDIR");
-	snprintf(f->dir, sizeof(f->dir), "%.40s/tctl.XXXXXX", tmp != NULL ? tmp : "/tmp");
+	snprintf(f->dir, sizeof(f->dir), "%.40s/tctl.XXXXXX", tmp_root());
 	assert_non_null(mkdtemp(f->dir));
 	f->address.sun_family = AF_UNIX;
 	snprintf(f->address.sun_path, sizeof(f->address.sun_path), "%s/s", f->dir);

@@ -27,6 +27,7 @@
 
 #include "core/base/io.h"
 #include "core/jail.h"
+#include "tests/lib/tmp_root.h"
 
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 #define SANITIZED 1
@@ -471,8 +472,7 @@ static void test_missing_folder(void **state)
 static int setup(void **state)
 {
 	(void)state;
-	const char *tmp = getenv("TMPDIR");
-	snprintf(base_dir, sizeof(base_dir), "%s/test_jail.XXXXXX", tmp != NULL ? tmp : "/tmp");
+	snprintf(base_dir, sizeof(base_dir), "%s/test_jail.XXXXXX", tmp_root());
 	if (mkdtemp(base_dir) == NULL) {
 		return -1;
 	}

@@ -18,14 +18,14 @@
 #include "core/base/io.h"
 #include "core/rundir.h"
 #include "tests/lib/expect.h"
+#include "tests/lib/tmp_root.h"
 
 static char base[128]; /* XDG_RUNTIME_DIR of the running test */
 
 static int setup(void **state)
 {
 	(void)state;
-	const char *tmp = getenv("TMPDIR");
-	snprintf(base, sizeof(base), "%s/rundir-XXXXXX", tmp != NULL ? tmp : "/tmp");
+	snprintf(base, sizeof(base), "%s/rundir-XXXXXX", tmp_root());
 	return mkdtemp(base) != NULL ? setenv("XDG_RUNTIME_DIR", base, 1) : -1;
 }
 

@@ -19,6 +19,7 @@
 #include "devices/serial_link.h"
 #include "devices/virtio_console.h"
 #include "tests/lib/fake_driver.h"
+#include "tests/lib/tmp_root.h"
 
 enum {
 	RX = 0,
@@ -241,7 +242,8 @@ static void test_socket(void **state)
 	(void)state;
 	struct fake_driver d;
 	struct serial_link *link = NULL;
-	char dir[] = "/tmp/torpor-test-XXXXXX";
+	char dir[64];
+	snprintf(dir, sizeof(dir), "%.40s/tcon.XXXXXX", tmp_root());
 	assert_non_null(mkdtemp(dir));
 	struct sockaddr_un a = { .sun_family = AF_UNIX };
 	snprintf(a.sun_path, sizeof(a.sun_path), "%s/c", dir);

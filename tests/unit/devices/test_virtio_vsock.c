@@ -20,6 +20,7 @@
 #include "devices/virtio_vsock.h"
 #include "tests/lib/expect.h"
 #include "tests/lib/fake_driver.h"
+#include "tests/lib/tmp_root.h"
 
 enum {
 	CID = 7,
@@ -94,9 +95,8 @@ static void plug(struct vs *s)
 
 static void begin(struct vs *s)
 {
-	const char *tmp = getenv("TMPDIR");
 	*s = (struct vs){ .room = 65536 };
-	snprintf(s->dir, sizeof(s->dir), "%.40s/tv.XXXXXX", tmp != NULL ? tmp : "/tmp");
+	snprintf(s->dir, sizeof(s->dir), "%.40s/tv.XXXXXX", tmp_root());
 	assert_non_null(mkdtemp(s->dir));
 	snprintf(s->path, sizeof(s->path), "%s/v", s->dir);
 	s->listen = listen_at(s->path);

@@ -20,6 +20,7 @@
 #include "core/base/limits.h"
 #include "store/record.h"
 #include "store/store.h"
+#include "tests/lib/tmp_root.h"
 
 /* ---- errors ---- */
 
@@ -50,10 +51,9 @@
 
 static UNUSED char *fix_tmpdir(void)
 {
-	const char *tmp = getenv("TMPDIR");
 	char *dir = malloc(256);
 	assert_non_null(dir);
-	snprintf(dir, 256, "%s/torpor-test-XXXXXX", tmp != NULL ? tmp : "/tmp");
+	snprintf(dir, 256, "%s/torpor-test-XXXXXX", tmp_root());
 	assert_non_null(mkdtemp(dir));
 	return dir;
 }
