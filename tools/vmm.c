@@ -32,6 +32,7 @@
 #include "tools/disks.h"
 #include "tools/nets.h"
 #include "tools/out.h"
+#include "tools/sweep.h"
 
 enum {
 	TERM_RETRY_NS = 200000000, /* a take by somebody else is under way: look again */
@@ -312,6 +313,22 @@ static struct err *tie_vsock(struct session_vm *s, const char *run_dir)
 	return NULL;
 }
 
+/* The jailed process may remove files in the run folder only. */
+static struct err *begin_sweep(const struct session_vm *s, const char *run_dir, struct sweep *ret)
+{
+	const char *const sockets[] = { s->socket_path, s->readonly_path, s->vsock_path };
+	const char *outside[ARRAY_LEN(sockets)];
+	size_t len = strlen(run_dir);
+	unsigned n = 0;
+	for (size_t i = 0; i < ARRAY_LEN(sockets); i++) {
+		const char *p = sockets[i];
+		if (p[0] != 0 && (strncmp(p, run_dir, len) != 0 || p[len] != '/')) {
+			outside[n++] = p;
+		}
+	}
+	return n > 0 ? sweep_begin(outside, n, ret) : NULL;
+}
+
 /* Builds or loads the VM; its parts move from v into it. */
 static struct err *build(struct session_vm *s, const struct console *con, struct life **ret_life)
 {
@@ -448,7 +465,11 @@ static struct err *run_vm(struct vmm *v, struct console *con, struct fd *tell, i
 	SCOPE(fd_close) struct fd lock = FD_NONE;
 	SCOPE(fds_close) struct fd listen[2] = { FD_NONE, FD_NONE };
 	TRY(claim(&s, run_dir, &lock, &listen[0], &listen[1]));
+	struct sweep sweep = { FD_NONE };
 	struct err *e = tie_vsock(&s, run_dir);
+	if (e == NULL) {
+		e = begin_sweep(&s, run_dir, &sweep);
+	}
 	char log_path[4096];
 	snprintf(log_path, sizeof(log_path), "%s/%s.log", run_dir, s.name);
 	if (e == NULL && v->detach) {
@@ -458,6 +479,7 @@ static struct err *run_vm(struct vmm *v, struct console *con, struct fd *tell, i
 		e = run_claimed(&s, run_dir, listen, con, tell);
 	}
 	consoles_done(con);
+	sweep_end(&sweep);
 	rundir_unlink(s.name, s.socket_path);
 	if (s.readonly_path[0] != 0) {
 		(void)unlink(s.readonly_path);
