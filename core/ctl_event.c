@@ -261,6 +261,11 @@ void ctl_on_news(void *arg, const struct life_news *news)
 	case NEWS_PANIC:
 		ctl_event_emit(ctl, CTL_EVENT_GUEST_PANIC, json_pack("{s:I}", "time_ns", now));
 		break;
+	case NEWS_NEEDS_RESET:
+		ctl_event_emit(ctl, CTL_EVENT_NEEDS_RESET,
+			       json_pack("{s:s,s:s,s:I}", "device", news->device, "error",
+					 news->why, "time_ns", now));
+		break;
 	case NEWS_REWOUND:
 		ctl_event_emit(ctl, CTL_EVENT_REWOUND, ctl_rewind_json(name, news->rewound));
 		break;

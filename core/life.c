@@ -243,6 +243,11 @@ static void on_balloon(void *arg)
 	life_tell(arg, &(struct life_news){ .kind = NEWS_BALLOON });
 }
 
+static void on_needs_reset(void *arg, const char *id, const char *why)
+{
+	life_tell(arg, &(struct life_news){ .kind = NEWS_NEEDS_RESET, .device = id, .why = why });
+}
+
 static void on_give_back(void *arg, gpa_t gpa, uint64_t len_bytes)
 {
 	const struct life *l = arg;
@@ -264,6 +269,7 @@ struct err *life_build_machine(struct life *l, bool from_image)
 		.on_event = on_machine_event,
 		.on_balloon = on_balloon,
 		.on_give_back = on_give_back,
+		.on_needs_reset = on_needs_reset,
 		.arg = l,
 	};
 	TRY(machine_new(&o, &l->machine));

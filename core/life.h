@@ -82,6 +82,7 @@ struct life_news {
 		NEWS_REWOUND,
 		NEWS_REWIND_FAILED,
 		NEWS_BALLOON, /* ask virtio_balloon_look */
+		NEWS_NEEDS_RESET,
 	} kind;
 	const char *from; /* NEWS_STATE: names of states */
 	const char *to;
@@ -90,6 +91,8 @@ struct life_news {
 	const struct err *e; /* why the take or the rewind failed */
 	const char *ref;     /* of a rewind, as it was asked for */
 	const struct life_rewound *rewound;
+	const char *device; /* NEWS_NEEDS_RESET: its id, and why */
+	const char *why;
 };
 /* One watcher; fn NULL: none. It must not change the life. */
 void life_watch(struct life *l, void (*fn)(void *arg, const struct life_news *news), void *arg);

@@ -198,6 +198,7 @@ struct err *machine_new(const struct machine_opts *opts, struct machine **ret_ma
 	m->on_event = opts->on_event;
 	m->on_balloon = opts->on_balloon;
 	m->on_give_back = opts->on_give_back;
+	m->on_needs_reset = opts->on_needs_reset;
 	m->arg = opts->arg;
 	lock_init(&m->gate, RANK_GATE);
 	TRY(machine_host_init(m));

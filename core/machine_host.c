@@ -26,6 +26,7 @@ struct machine_call {
 	struct dev_slot *slot;
 	enum machine_event event;
 	char *report;
+	char *id; /* of a device */
 };
 
 static void anchor_drop(struct machine_anchor *a)
@@ -43,6 +44,7 @@ static void call_run(void *arg)
 	}
 	anchor_drop(c->anchor);
 	free(c->report);
+	free(c->id);
 	free(c);
 }
 
@@ -105,6 +107,20 @@ static void run_balloon(struct machine *m, struct machine_call *c)
 	if (m->on_balloon != NULL) {
 		m->on_balloon(m->arg);
 	}
+}
+
+static void run_needs_reset(struct machine *m, struct machine_call *c)
+{
+	if (m->on_needs_reset != NULL && c->id != NULL && c->report != NULL) {
+		m->on_needs_reset(m->arg, c->id, c->report);
+	}
+}
+
+/* Once per reset of the device, which costs its driver many exits: calls do not pile up. */
+static void host_needs_reset(void *self, const char *id, const char *why)
+{
+	call_post(self, &(struct machine_call){
+				.fn = run_needs_reset, .id = strdup(id), .report = strdup(why) });
 }
 
 static void host_event(void *self, enum dev_event what)
@@ -364,6 +380,7 @@ struct err *machine_host_init(struct machine *m)
 		.send_msi = host_send_msi,
 		.doorbell = host_doorbell,
 		.give_back = host_give_back,
+		.needs_reset = host_needs_reset,
 		.enter_thread = host_enter_thread,
 	};
 	for (unsigned i = 0; i < ARRAY_LEN(m->slots); i++) {

@@ -73,6 +73,9 @@ struct dev_host {
 	 * until somebody writes to them. Main loop. May be NULL.
 	 */
 	void (*give_back)(void *self, uint64_t gpa, uint64_t len);
+	/* The driver of device `id` broke the rules, as `why` says: the device waits for a reset.
+	 * Any thread. May be NULL. */
+	void (*needs_reset)(void *self, const char *id, const char *why);
 	/* The first thing that a thread of a device does: puts its limits in force. May be NULL. */
 	struct err *(*enter_thread)(void *self);
 };

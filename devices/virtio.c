@@ -223,8 +223,12 @@ void virtio_break(struct virtio *v, const char *why)
 		      v->id, why);
 	}
 	if ((v->live.status & VIRTIO_STATUS_NEEDS_RESET) == 0) {
+		const struct dev_host *h = v->pci.dev.host;
 		v->live.status |= VIRTIO_STATUS_NEEDS_RESET;
 		virtio_pci_irq(v, v->live.config_vector, VIRTIO_ISR_CONFIG);
+		if (h->needs_reset != NULL) {
+			h->needs_reset(h->self, v->id, why);
+		}
 	}
 }
 

@@ -51,8 +51,15 @@ for how in "beat=1" "beat=1 event=0" "beat=1 intx=1" "beat=1 intx=1 event=0"; do
 	wait_line "$tmp/v.out" 'moved to c' 20 || bad "$how: moving the BARs back: $(tail -n 2 "$tmp/v.out")"
 	vm_send e
 	wait_line "$tmp/v.out" 'disk id base edges ok' 20 || bad "$how: edges of a read-only disk: $(tail -n 2 "$tmp/v.out")"
+	"$lib/ctlsend" "$XDG_RUNTIME_DIR/torpor/v.sock" --follow 2 >"$tmp/broken" 2>&1 &
+	listener=$!
+	pids+=("$listener")
+	for ((i = 0; i < 1200; i++)); do [ -s "$tmp/broken" ] && break; sleep 0.02; done
 	vm_send h
 	wait_line "$tmp/v.out" 'hostile ok' 20 || bad "$how: hostile rings: $(tail -n 2 "$tmp/v.out")"
+	wait $listener || bad "$how: no event of hostile rings: $(cat "$tmp/broken")"
+	sed -n 2p "$tmp/broken" | grep -Eq '^\{"DeviceNeedsReset":\{"device":"[a-z0-9]+","error":"[^"]+","time_ns":[0-9]+\}\}$' ||
+		bad "$how: the event of hostile rings is $(cat "$tmp/broken")"
 	go v
 	# A suspended VM keeps what the guest offered.
 	t suspend v && sleep 0.2 && t resume v || bad "suspend and resume"

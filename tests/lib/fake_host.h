@@ -31,6 +31,8 @@ struct fake_host {
 	uint32_t msi_data;
 	unsigned ndoorbells; /* set now; the address of the last one set: */
 	uint64_t doorbell_gpa;
+	unsigned nbroken; /* devices that wait for a reset; the last one: */
+	const char *broken;
 	uint64_t given_bytes; /* given back, in so many pieces */
 	unsigned ngiven;
 };
@@ -54,6 +56,14 @@ static inline void fake_event(void *self, enum dev_event what)
 {
 	struct fake_host *f = self;
 	f->events[what]++;
+}
+
+static inline void fake_needs_reset(void *self, const char *id, const char *why)
+{
+	struct fake_host *f = self;
+	assert_true(why[0] != 0);
+	f->broken = id;
+	f->nbroken++;
 }
 
 static inline uint64_t fake_vm_time(void *self)
@@ -117,6 +127,7 @@ static inline void fake_host_init(struct fake_host *f)
 			.set_irq = fake_set_irq,
 			.request = fake_request,
 			.event = fake_event,
+		.needs_reset = fake_needs_reset,
 			.vm_time_ns = fake_vm_time,
 			.wall_time_ns = fake_wall_time,
 			.set_timer = fake_set_timer,

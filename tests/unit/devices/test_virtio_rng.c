@@ -168,6 +168,10 @@ static void test_hostile(void **state)
 	fd_put(&d, 0x20, 8, 0xfee00000);
 	fd_put(&d, 0x1c, 2, 1);
 	assert_true((fd_get(&d, 0x14, 1) & VIRTIO_STATUS_NEEDS_RESET) != 0);
+	assert_int_equal(d.host.nbroken, 1);
+	assert_non_null(d.host.broken);
+	fd_put(&d, 0x1c, 2, 1); /* told once */
+	assert_int_equal(d.host.nbroken, 1);
 	/* A loop: the device stops, says so by its configuration vector, and works after a reset.
 	 */
 	fd_start(&d, 1, 0);
@@ -178,6 +182,7 @@ static void test_hostile(void **state)
 	fake_loop(&d.host);
 	assert_true((fd_get(&d, 0x14, 1) & VIRTIO_STATUS_NEEDS_RESET) != 0);
 	assert_int_equal(d.host.msi_data, 0x77);
+	assert_int_equal(d.host.nbroken, 2);
 	assert_int_equal(fd_used_index(&d, 0), 0);
 	fd_start(&d, 1, 0);
 	ask(&d, 16);
