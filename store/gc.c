@@ -208,9 +208,16 @@ static struct err *touch(void *arg, struct ltxn *t)
 
 struct err *family_punch(struct family *f, bool all, uint64_t *ret_bytes)
 {
+	struct lenv_space was;
 	struct lenv_space sp;
 	*ret_bytes = 0;
+	TRY(lenv_space(f->env, &was));
+	if (all) { /* a writer may have been killed before it could do that */
+		TRY(lenv_trim(f->env));
+	}
 	TRY(lenv_space(f->env, &sp));
+	uint64_t trimmed = was.allocated_bytes - MIN(sp.allocated_bytes, was.allocated_bytes);
+	*ret_bytes = trimmed;
 	if (sp.free_bytes - sp.backed_bytes > (uint64_t)RESERVE_BYTES) {
 		reserve_make(f); /* a removal on a full disk may have used it up */
 	}
@@ -221,6 +228,7 @@ struct err *family_punch(struct family *f, bool all, uint64_t *ret_bytes)
 	/* What the last commit freed can be had after one more. */
 	TRY(gc_write_small(f, touch, f));
 	TRY(lenv_punch(f->env, ret_bytes));
+	*ret_bytes += trimmed;
 	reserve_make(f);
 	return NULL;
 }
@@ -360,6 +368,9 @@ static struct err *clear_sessions(struct family *f, struct gc_result *res)
 			TRY(gc_drop_session(f, l.v[i].holder, res));
 			res->sessions_cleared++;
 		}
+	}
+	if (res->sessions_cleared > 0) {
+		err_drop(lenv_trim(f->env), "what the dead allocated ahead is in nobody's way");
 	}
 	/* Files of dead readers, and of writers that ended before their pend record. */
 	return holder_each(f->holders, true, see_holder, NULL);

@@ -150,8 +150,9 @@ struct gc_result {
 };
 MUST_USE struct err *family_gc(struct family *f, struct gc_result *ret_result);
 /*
- * Gives blocks of free pages back to the file system: always, or (not all) when it is much. Takes
- * the write lock for about a tenth of a second per quarter of a GiB. *ret_bytes: given back.
+ * Gives blocks of free pages back to the file system: always, and those that a killed writer had
+ * allocated ahead, or (not all) when it is much. Takes the write lock for about a tenth of a second
+ * per quarter of a GiB. *ret_bytes: given back.
  */
 MUST_USE struct err *family_punch(struct family *f, bool all, uint64_t *ret_bytes);
 /*

@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A random walk over one family against a model: takes from nothing and from older snapshots,
- *removals in any order, collection, compaction, holes, pruning, export and import, writers that are
- *killed, two at once, a limit on the file. After every step the list is the model's; snapshots are
- *compared page by page, the family verifies, and nothing is leaked. Then the steady state: many
- *takes, ten kept at random, and what the store takes then.
+ * A random walk over one family against a model: takes from nothing and from older snapshots, in
+ * one go and in rounds as of a running VM, or given up half-way; rewinds, reading on demand while
+ * what is read is removed and compacted, hints; removals in any order, collection, compaction,
+ * holes, pruning, export and import, writers that are killed, two at once, a limit on the file.
+ * After every step the list is the model's; snapshots are compared page by page, the family
+ * verifies, and nothing is leaked. Then the steady state: many takes, ten kept at random, and what
+ * the store takes then.
  *
  *	crash_walk [STEPS]		environment: TORPOR_SEED, TORPOR_TIER=long
  */
@@ -25,6 +27,9 @@ enum {
 	PAGES = 1600,
 	SNAPS_MAX = 14, /* more are removed again */
 	ALL_EVERY = 8,  /* steps between two full comparisons */
+	HINT_BYTES = 3000,
+	PIECES = (PAGES + STORE_PIECE_PAGES - 1) / STORE_PIECE_PAGES,
+	KINDS = 19, /* of steps */
 };
 
 /* A page is what its number says: 0 zero, odd a pattern of its own, even one value. */
@@ -35,6 +40,7 @@ struct model_snap {
 	char tag[NAME_BYTES_MAX + 1];
 	struct sha256 root;
 	uint64_t page[PAGES];
+	uint64_t hint; /* what it was made from; 0: there is none */
 };
 
 struct walk {
@@ -46,9 +52,10 @@ struct walk {
 	struct model_snap snap[SNAPS_MAX + 4];
 	uint8_t *img; /* owned: PAGES */
 	uint8_t *got; /* owned: PAGES */
+	uint64_t scribbled[PAGES / 64 + 1];
 	unsigned step;
-	unsigned done[16]; /* by kind of step */
-	uint64_t rounds;   /* of compaction */
+	unsigned done[KINDS]; /* by kind of step */
+	uint64_t rounds;      /* of compaction */
 };
 
 static uint64_t rnd(struct walk *w, uint64_t n)
@@ -136,12 +143,13 @@ static struct model_snap *add(struct walk *w, const struct snap_info *info)
 	return m;
 }
 
-static struct err *give(struct session *s, const struct walk *w, const uint64_t *base)
+/* Those of w->img's pages, which say what `now` says, that `was` does not say. */
+static struct err *give(struct session *s, const struct walk *w, const uint64_t *now,
+			const uint64_t *was)
 {
 	for (size_t at = 0; at < PAGES;) {
 		size_t end = at;
-		while (end < PAGES &&
-		       (base == NULL ? w->page[end] != 0 : w->page[end] != base[end])) {
+		while (end < PAGES && now[end] != was[end]) {
 			end++;
 		}
 		if (end > at) {
@@ -152,16 +160,64 @@ static struct err *give(struct session *s, const struct walk *w, const uint64_t 
 	return NULL;
 }
 
-/* Takes the VM as it is now; base NULL: all of it. */
+static const uint64_t nothing[PAGES];
+
+/* Changes some pages. */
+static void scatter(struct walk *w, uint64_t page[PAGES])
+{
+	for (uint64_t runs = 1 + rnd(w, 12); runs > 0; runs--) {
+		size_t at = (size_t)rnd(w, PAGES);
+		size_t n = MIN((size_t)(1 + rnd(w, 20)), PAGES - at);
+		uint64_t kind = rnd(w, 8);
+		for (size_t i = at; i < at + n; i++) {
+			page[i] = kind == 0 ? 0 : kind == 1 ? 0x4242 : crash_random(&w->seed) | 1;
+		}
+	}
+}
+
+/* As of a running VM: pages are given as they were some time before, those that changed again. */
+static struct err *give_rounds(struct session *s, struct walk *w, const uint64_t *was)
+{
+	uint64_t mid[2][PAGES];
+	unsigned rounds = 1 + (unsigned)rnd(w, 3);
+	for (unsigned i = 0; i < rounds; i++) {
+		memcpy(mid[1], w->page, sizeof(mid[1]));
+		scatter(w, mid[1]);
+		fill_image(w->img, mid[1]);
+		TRY(give(s, w, mid[1], was));
+		TRY(session_map_round(s));
+		memcpy(mid[0], mid[1], sizeof(mid[0]));
+		was = mid[0];
+	}
+	fill_image(w->img, w->page);
+	return give(s, w, w->page, was);
+}
+
+/* A session with the VM as it is now; base NULL: all of it. */
+static struct err *write_down(struct walk *w, const struct model_snap *base, bool in_rounds,
+			      struct session **ret_session)
+{
+	SCOPE(session_freep) struct session *s = NULL;
+	const uint64_t *was = base != NULL ? base->page : nothing;
+	TRY(session_open(w->f, &(struct session_opts){ .workers = 2 }, &s));
+	TRY(session_map_begin_as(
+		s, "memory", PAGES * (uint64_t)PAGE_BYTES, (uint8_t[32]){ 0 },
+		&(struct map_opts){ .base = base != NULL ? base->id : 0, .rounds = in_rounds }));
+	if (in_rounds) {
+		TRY(give_rounds(s, w, was));
+	} else {
+		fill_image(w->img, w->page);
+		TRY(give(s, w, w->page, was));
+	}
+	*ret_session = MOVE(s);
+	return NULL;
+}
+
 static struct err *take(struct walk *w, const struct model_snap *base, const char *tag,
 			struct snap_info *ret_info)
 {
 	SCOPE(session_freep) struct session *s = NULL;
-	fill_image(w->img, w->page);
-	TRY(session_open(w->f, &(struct session_opts){ .workers = 2 }, &s));
-	TRY(session_map_begin_as(s, "memory", PAGES * (uint64_t)PAGE_BYTES, (uint8_t[32]){ 0 },
-				 &(struct map_opts){ .base = base != NULL ? base->id : 0 }));
-	TRY(give(s, w, base != NULL ? base->page : NULL));
+	TRY(write_down(w, base, rnd(w, 2) > 0, &s));
 	TRY(session_map_end(s));
 	TRY(session_settle(s));
 	TRY(session_blob(s, 1, 0, w->page, sizeof(w->page)));
@@ -175,7 +231,50 @@ static struct err *take(struct walk *w, const struct model_snap *base, const cha
 
 static struct err *place(void *arg, uint64_t index, const void *pages, uint64_t npages)
 {
-	memcpy((uint8_t *)arg + index * PAGE_BYTES, pages, npages * PAGE_BYTES);
+	const struct walk *w = arg;
+	memcpy(w->got + index * PAGE_BYTES, pages, npages * PAGE_BYTES);
+	return NULL;
+}
+
+static struct err *place_zero(void *arg, uint64_t index, uint64_t npages)
+{
+	const struct walk *w = arg;
+	memset(w->got + index * PAGE_BYTES, 0, npages * PAGE_BYTES);
+	return NULL;
+}
+
+/* What was read is what the snapshot holds. */
+static struct err *same_pages(const struct walk *w, const struct model_snap *m)
+{
+	fill_image(w->img, m->page);
+	for (size_t i = 0; i < PAGES; i++) {
+		ENSURE(memcmp(w->got + i * PAGE_BYTES, w->img + i * PAGE_BYTES, PAGE_BYTES) == 0,
+		       ERR_CORRUPT, "snapshot %llu: page %zu is not the model's",
+		       (unsigned long long)m->number, i);
+	}
+	return NULL;
+}
+
+static size_t hint_of(uint64_t seed, uint8_t out[HINT_BYTES])
+{
+	size_t len = 1 + seed % HINT_BYTES;
+	for (size_t i = 0; i < len; i++) {
+		out[i] = (uint8_t)crash_random(&seed);
+	}
+	return len;
+}
+
+static struct err *same_hint(struct reader *r, const struct model_snap *m)
+{
+	uint8_t want[HINT_BYTES];
+	size_t want_len = m->hint != 0 ? hint_of(m->hint, want) : 0;
+	SCOPE(freep) uint8_t *got = NULL;
+	size_t len;
+	reader_hint(r, &got, &len);
+	ENSURE((got != NULL) == (m->hint != 0) && len == want_len &&
+		       (len == 0 || memcmp(got, want, len) == 0),
+	       ERR_CORRUPT, "snapshot %llu: another hint than was put",
+	       (unsigned long long)m->number);
 	return NULL;
 }
 
@@ -184,13 +283,9 @@ static struct err *same(struct walk *w, const struct model_snap *m)
 	SCOPE(reader_closep) struct reader *r = NULL;
 	TRY(reader_open(w->f, m->id, &r));
 	memset(w->got, 0, PAGES * (size_t)PAGE_BYTES);
-	TRY(reader_map_read(r, "memory", &(struct read_opts){ .place = place, .arg = w->got }));
-	fill_image(w->img, m->page);
-	for (size_t i = 0; i < PAGES; i++) {
-		ENSURE(memcmp(w->got + i * PAGE_BYTES, w->img + i * PAGE_BYTES, PAGE_BYTES) == 0,
-		       ERR_CORRUPT, "snapshot %llu: page %zu is not the model's",
-		       (unsigned long long)m->number, i);
-	}
+	TRY(reader_map_read(r, "memory", &(struct read_opts){ .place = place, .arg = w }));
+	TRY(same_pages(w, m));
+	TRY(same_hint(r, m));
 	ENSURE(sha256_equal(&reader_info(r)->root, &m->root), ERR_CORRUPT,
 	       "snapshot %llu: another root", (unsigned long long)m->number);
 	return NULL;
@@ -243,25 +338,10 @@ static struct err *check_all(struct walk *w)
 
 /* ---- steps ---- */
 
-static struct err *step_write(struct walk *w)
-{
-	for (uint64_t runs = 1 + rnd(w, 12); runs > 0; runs--) {
-		size_t at = (size_t)rnd(w, PAGES);
-		size_t n = MIN((size_t)(1 + rnd(w, 20)), PAGES - at);
-		uint64_t kind = rnd(w, 8);
-		for (size_t i = at; i < at + n; i++) {
-			w->page[i] = kind == 0   ? 0
-				     : kind == 1 ? 0x4242
-						 : crash_random(&w->seed) | 1;
-		}
-	}
-	return NULL;
-}
-
 static struct err *step_take(struct walk *w)
 {
 	struct snap_info info;
-	TRY(step_write(w));
+	scatter(w, w->page);
 	TRY(take(w, rnd(w, 5) > 0 ? pick(w) : NULL, "", &info));
 	(void)add(w, &info);
 	return NULL;
@@ -342,7 +422,116 @@ static struct err *step_transfer(struct walk *w)
 	ENSURE(info.number == m->number && sha256_equal(&info.root, &m->root), ERR_CORRUPT,
 	       "snapshot %llu came back as another", (unsigned long long)m->number);
 	m->id = info.id;
+	m->hint = 0; /* no stream has it */
 	return NULL;
+}
+
+/* A take that is given up: nothing of it is listed, and check_all finds nothing left. */
+static struct err *step_abort(struct walk *w)
+{
+	SCOPE(session_freep) struct session *s = NULL;
+	scatter(w, w->page);
+	TRY(write_down(w, pick(w), rnd(w, 2) > 0, &s));
+	return rnd(w, 2) > 0 ? session_map_end(s) : NULL;
+}
+
+static struct err *step_hint(struct walk *w)
+{
+	uint8_t hint[HINT_BYTES];
+	struct model_snap *m = pick(w);
+	if (m == NULL) {
+		return NULL;
+	}
+	m->hint = crash_random(&w->seed) | 1;
+	return family_hint_put(w->f, m->id, hint, hint_of(m->hint, hint));
+}
+
+static uint64_t also(void *arg, uint64_t index)
+{
+	const struct walk *w = arg;
+	return w->scribbled[index / 64];
+}
+
+/* Memory that is one snapshot's, but for what was written since, becomes another one's. */
+static struct err *step_rewind(struct walk *w)
+{
+	SCOPE(reader_closep) struct reader *since = NULL;
+	SCOPE(reader_closep) struct reader *r = NULL;
+	const struct model_snap *from = pick(w);
+	const struct model_snap *to = pick(w);
+	if (to == NULL) {
+		return NULL;
+	}
+	memcpy(w->page, from->page, sizeof(w->page));
+	scatter(w, w->page);
+	memset(w->scribbled, 0, sizeof(w->scribbled));
+	for (size_t i = 0; i < PAGES; i++) {
+		w->scribbled[i / 64] |= (uint64_t)(w->page[i] != from->page[i]) << i % 64;
+	}
+	fill_image(w->got, w->page);
+	TRY(reader_open(w->f, from->id, &since));
+	TRY(reader_open(w->f, to->id, &r));
+	TRY(reader_map_read(r, "memory",
+			    &(struct read_opts){ .place = place,
+						 .zero = place_zero,
+						 .since = since,
+						 .also = also,
+						 .arg = w }));
+	memcpy(w->page, to->page, sizeof(w->page));
+	return same_pages(w, to);
+}
+
+/* Reads each piece that was not read yet, or (some) one of four of them. */
+static struct err *read_pieces(struct walk *w, struct piece_reader *p, bool had[PIECES], bool some)
+{
+	for (uint64_t i = 0; i < PIECES; i++) {
+		struct piece piece;
+		if (had[i] || (some && rnd(w, 4) > 0)) {
+			continue;
+		}
+		had[i] = true;
+		TRY(piece_read(p, i * STORE_PIECE_PAGES + rnd(w, STORE_PIECE_PAGES), &piece));
+		ENSURE(piece.first == i * STORE_PIECE_PAGES && piece.npages <= PAGES - piece.first,
+		       ERR_CORRUPT, "another piece than %llu", (unsigned long long)i);
+		TRY(place(w, piece.first, piece.pages, piece.npages));
+	}
+	return NULL;
+}
+
+/*
+ * A lazy restore: some of it is read, the VM writes and is taken, the snapshot that it comes from
+ * may be removed, what is dead is collected and compacted; then the rest is read.
+ */
+static struct err *step_lazy(struct walk *w)
+{
+	SCOPE(reader_closep) struct reader *r = NULL;
+	SCOPE(piece_reader_freep) struct piece_reader *p = NULL;
+	static struct model_snap was;
+	struct snap_info info;
+	bool had[PIECES] = { false };
+	struct model_snap *m = pick(w);
+	if (m == NULL) {
+		return NULL;
+	}
+	was = *m;
+	SCOPE(freep) uint8_t *memory = malloc(PAGES * (size_t)PAGE_BYTES);
+	BUG_ON(memory == NULL);
+	TRY(reader_open(w->f, m->id, &r));
+	TRY(piece_reader_new(r, "memory", &p));
+	TRY(read_pieces(w, p, had, true));
+	memcpy(memory, w->got, PAGES * (size_t)PAGE_BYTES); /* the next steps read, too */
+	memcpy(w->page, m->page, sizeof(w->page));
+	scatter(w, w->page);
+	TRY(take(w, m, "", &info));
+	if (rnd(w, 2) > 0) {
+		m->used = false;
+		TRY(family_remove(w->f, &was.id, 1));
+	}
+	(void)add(w, &info);
+	TRY(rnd(w, 2) > 0 ? step_gc(w) : step_compact(w));
+	memcpy(w->got, memory, PAGES * (size_t)PAGE_BYTES);
+	TRY(read_pieces(w, p, had, false));
+	return same_pages(w, &was);
 }
 
 /* Takes up what a child may have published under that tag. */
@@ -390,7 +579,7 @@ static struct err *step_child(struct walk *w, enum with with)
 {
 	char tag[32];
 	snprintf(tag, sizeof(tag), "child%u", w->step);
-	TRY(step_write(w));
+	scatter(w, w->page);
 	const struct model_snap *base = pick(w);
 	int what = with == WITH_KILL && rnd(w, 3) == 0 ? 2 : 1;
 	uint64_t limit = rnd(w, 2) > 0 ? MIB : 4 * MIB;
@@ -432,7 +621,7 @@ static struct err *step_child(struct walk *w, enum with with)
 
 static struct err *one_step(struct walk *w)
 {
-	unsigned kind = (unsigned)rnd(w, 14);
+	unsigned kind = (unsigned)rnd(w, KINDS);
 	w->done[kind]++;
 	switch (kind) {
 	case 0:
@@ -453,6 +642,15 @@ static struct err *one_step(struct walk *w)
 		return step_child(w, WITH_LIMIT);
 	case 9:
 		return step_child(w, WITH_PARENT);
+	case 10:
+	case 11:
+		return step_lazy(w);
+	case 12:
+		return step_rewind(w);
+	case 13:
+		return step_abort(w);
+	case 14:
+		return step_hint(w);
 	default:
 		return step_take(w);
 	}
@@ -485,7 +683,7 @@ static struct err *steady(struct walk *w, unsigned takes)
 	struct model_snap *last = NULL;
 	for (unsigned i = 0; i < takes; i++) {
 		struct snap_info info;
-		TRY(step_write(w));
+		scatter(w, w->page);
 		TRY(take(w, last != NULL && last->used ? last : NULL, "", &info));
 		last = add(w, &info);
 		while (count(w) > 10) {

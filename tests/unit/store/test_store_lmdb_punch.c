@@ -138,6 +138,57 @@ static void readers_keep_theirs(void **state)
 	close(go[1]);
 }
 
+/* How much lies behind the end of the file, at least, but for what the file system needs to say so.
+ */
+static uint64_t room_ahead(struct fix_store *x)
+{
+	struct lenv_space sp;
+	OK(lenv_space(x->f->env, &sp));
+	uint64_t file = sp.file_bytes + 16 * PAGE_BYTES;
+	return sp.allocated_bytes > file ? sp.allocated_bytes - file : 0;
+}
+
+/* What a writer allocated ahead does not outlive it for good, also if it was killed. */
+static void room_of_the_dead_comes_back(void **state)
+{
+	struct fix_store *x = *state;
+	uint64_t bytes;
+	struct gc_result gc;
+	uint8_t *img = fix_image(1, PAGES);
+	family_close(x->f);
+	store_close(x->s);
+	pid_t pid = fork();
+	assert_true(pid >= 0);
+	if (pid == 0) {
+		struct store *s = NULL;
+		struct family *f = NULL;
+		struct session *w = NULL;
+		struct err *e = store_open(x->dir, STORE_WRITE, &s);
+		e = e == NULL ? family_open(s, fix_fam, false, &f) : e;
+		e = e == NULL ? session_open(f, &(struct session_opts){ 0 }, &w) : e;
+		if (e == NULL) {
+			fix_map(w, "memory", img, PAGES);
+		}
+		_exit(e != NULL); /* as a kill: nobody gives anything back */
+	}
+	int status;
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_int_equal(status, 0);
+	OK(store_open(x->dir, STORE_WRITE, &x->s));
+	OK(family_open(x->s, fix_fam, false, &x->f));
+	bool can = room_ahead(x) > 16 * MIB; /* else the file system has no such thing */
+	OK(family_gc(x->f, &gc));
+	assert_int_equal(gc.sessions_cleared, 1);
+	assert_int_equal(room_ahead(x), 0);
+	/* Killed behind its publishing there is no session to clear. */
+	lenv_prealloc(x->f->env, 64 * MIB);
+	assert_true(!can || room_ahead(x) > 16 * MIB);
+	OK(family_punch(x->f, true, &bytes));
+	assert_int_equal(room_ahead(x), 0);
+	assert_true(!can || bytes > 16 * MIB);
+	free(img);
+}
+
 /* Takes the newer meta page out, as recovery does. */
 static void back_one_commit(const char *path)
 {
@@ -203,6 +254,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(blocks_come_back, fix_setup, fix_teardown),
 		cmocka_unit_test_setup_teardown(readers_keep_theirs, fix_setup, fix_teardown),
+		cmocka_unit_test_setup_teardown(room_of_the_dead_comes_back, fix_setup,
+						fix_teardown),
 		cmocka_unit_test_setup_teardown(the_older_meta_page_is_whole, fix_setup,
 						fix_teardown),
 	};
