@@ -1,10 +1,19 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The host's end of a guest's socket connections, for integration tests:
+ *
  *	vsockpeer pump PATH PORT BYTES	connects to the guest's echo at PORT, sends BYTES, and
- *checks what comes back; then both ends end in good order vsockpeer hold PATH PORT	connects,
- *exchanges a line ("held"), waits for the end ("ended") vsockpeer serve PATH LINE	listens at
- *PATH, prints the line that a guest sends, answers LINE Exit status 0 if all of it went well.
+ *					checks what comes back; then both ends end in good order
+ *	vsockpeer hold PATH PORT	connects, exchanges a line ("held"), waits for the end
+ *					("ended")
+ *	vsockpeer serve PATH LINE	listens at PATH, prints the line that a guest sends,
+ *					answers LINE
+ *	vsockpeer mirror PATH		listens at PATH for ever, sends back what
+ *					tests/guest/free/load_vsock.c sends and checks it; at each
+ *					connection's end "conn FROM TO", which of the guest's words
+ *					came whole, or "FAIL ..."
+ *
+ * Exit status 0 if all of it went well.
  */
 #include <errno.h>
 #include <poll.h>
@@ -138,14 +147,20 @@ static void hold(int fd)
 	puts("ended");
 }
 
-static void serve(const char *path, const char *answer)
+static int listener(const char *path)
 {
 	struct sockaddr_un a;
-	char text[200];
 	int l = make(path, &a);
 	if (bind(l, (const struct sockaddr *)&a, sizeof(a)) != 0 || listen(l, 1) != 0) {
 		die("listen");
 	}
+	return l;
+}
+
+static void serve(const char *path, const char *answer)
+{
+	char text[200];
+	int l = listener(path);
 	puts("listening");
 	fflush(stdout);
 	struct pollfd p = { .fd = l, .events = POLLIN };
@@ -164,6 +179,60 @@ static void serve(const char *path, const char *answer)
 	close(fd);
 }
 
+static uint64_t mix(uint64_t v)
+{
+	v = (v ^ v >> 30) * 0xbf58476d1ce4e5b9ull;
+	v = (v ^ v >> 27) * 0x94d049bb133111ebull;
+	return v ^ v >> 31;
+}
+
+/* One connection of the load guest: the number of its first word, then words. */
+static void mirror(int fd)
+{
+	static uint8_t buf[65536];
+	uint64_t first = 0;
+	uint64_t word = 0;
+	uint64_t at = 0; /* bytes */
+	ssize_t n;
+	while ((n = recv(fd, buf, sizeof(buf), 0)) > 0) {
+		for (ssize_t i = 0; i < n; i++, at++) {
+			if (at < 8) {
+				first |= (uint64_t)buf[i] << 8 * at;
+				continue;
+			}
+			word = at % 8 == 0 ? mix(first + at / 8 - 1) : word;
+			if (buf[i] != (uint8_t)(word >> 8 * (at % 8))) {
+				printf("FAIL byte %llu of the connection that began at %llu\n",
+				       (unsigned long long)at, (unsigned long long)first);
+				return;
+			}
+		}
+		for (ssize_t sent = 0; sent < n;) {
+			ssize_t w = send(fd, buf + sent, (size_t)(n - sent), MSG_NOSIGNAL);
+			if (w < 0) {
+				break; /* it has ended: what came before counts */
+			}
+			sent += w;
+		}
+	}
+	printf("conn %llu %llu\n", (unsigned long long)first,
+	       (unsigned long long)(first + (at < 8 ? 0 : at / 8 - 1)));
+}
+
+static void mirrors(const char *path)
+{
+	int l = listener(path);
+	setvbuf(stdout, NULL, _IOLBF, 0);
+	for (;;) {
+		int fd = accept(l, NULL, NULL);
+		if (fd < 0) {
+			die("accept");
+		}
+		mirror(fd);
+		close(fd);
+	}
+}
+
 int main(int argc, char **argv)
 {
 	if (argc == 5 && strcmp(argv[1], "pump") == 0) {
@@ -172,9 +241,11 @@ int main(int argc, char **argv)
 		hold(connect_guest(argv[2], argv[3]));
 	} else if (argc == 4 && strcmp(argv[1], "serve") == 0) {
 		serve(argv[2], argv[3]);
+	} else if (argc == 3 && strcmp(argv[1], "mirror") == 0) {
+		mirrors(argv[2]);
 	} else {
-		fprintf(stderr,
-			"vsockpeer: pump PATH PORT BYTES | hold PATH PORT | serve PATH LINE\n");
+		fprintf(stderr, "vsockpeer: pump PATH PORT BYTES | hold PATH PORT | "
+				"serve PATH LINE | mirror PATH\n");
 		return 2;
 	}
 	return 0;

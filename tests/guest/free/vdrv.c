@@ -30,6 +30,7 @@ enum {
 void *memset(void *d, int c, size_t n);
 
 volatile uint64_t v_irqs;
+bool v_any_vmm;
 static struct vqueue pool[POOL_QUEUES];
 static unsigned pooled;
 static struct vdev *intx_devs[VDEVS]; /* whose INTA may have come */
@@ -66,18 +67,50 @@ static uint8_t cfg8(unsigned slot, unsigned off)
 	return (uint8_t)(v_cfg_get(slot, off) >> (8 * (off & 3)));
 }
 
+/* Where a BAR is; 0: nowhere. */
+static uint64_t bar_at(unsigned slot, unsigned n)
+{
+	uint32_t low = v_cfg_get(slot, 0x10 + 4 * n);
+	uint64_t high = low & 4 ? v_cfg_get(slot, 0x14 + 4 * n) : 0;
+	return (low & ~0xfu) | high << 32;
+}
+
+/* Gives each BAR without an address one of 128 KiB, away from the other slots'. */
+static void place_bars(unsigned slot)
+{
+	for (unsigned n = 0; n < 6; n++) {
+		unsigned reg = 0x10 + 4 * n;
+		uint32_t kind = v_cfg_get(slot, reg);
+		v_cfg_put(slot, reg, ~0u);
+		bool there = v_cfg_get(slot, reg) & ~0xfu;
+		v_cfg_put(slot, reg, kind);
+		if (!there || kind & 1 || bar_at(slot, n)) {
+			n += kind >> 2 & 1;
+			continue;
+		}
+		v_cfg_put(slot, reg, 0xc0000000u + (slot << 20) + (n << 17));
+		if (kind & 4) {
+			v_cfg_put(slot, reg + 4, 0);
+			n++;
+		}
+	}
+}
+
 void v_map(struct vdev *d)
 {
 	uint64_t *const places[] = { &d->common, &d->notify, &d->isr, &d->config };
 
-	d->bar = (v_cfg_get(d->slot, 0x10) & ~0xfu) | (uint64_t)v_cfg_get(d->slot, 0x14) << 32;
+	d->bar = bar_at(d->slot, 0);
 	for (unsigned at = cfg8(d->slot, 0x34); at; at = cfg8(d->slot, at + 1)) {
 		unsigned id = cfg8(d->slot, at), kind = cfg8(d->slot, at + 3);
 		if (id == CAP_MSIX) {
+			uint32_t table = v_cfg_get(d->slot, at + 4);
 			d->msix = at;
+			d->table = bar_at(d->slot, table & 7) + (table & ~7u);
 		}
 		if (id == CAP_VENDOR && kind >= 1 && kind <= 4) {
-			*places[kind - 1] = d->bar + v_cfg_get(d->slot, at + 8);
+			*places[kind - 1] =
+				bar_at(d->slot, cfg8(d->slot, at + 4)) + v_cfg_get(d->slot, at + 8);
 			if (kind == 2) {
 				d->notify_step = v_cfg_get(d->slot, at + 16);
 			}
@@ -89,13 +122,16 @@ bool v_find(unsigned type, unsigned nth, struct vdev *ret)
 {
 	for (unsigned slot = 1; slot < 32; slot++) {
 		uint32_t id = v_cfg_get(slot, 0);
-		CHECK(id == v_cfg_get_port(slot, 0), id);
+		CHECK(v_any_vmm || id == v_cfg_get_port(slot, 0), id);
 		if ((id & 0xffff) != VENDOR || id >> 16 != 0x1040 + type || nth-- > 0) {
 			continue;
 		}
 		memset(ret, 0, sizeof(*ret));
 		ret->slot = slot;
 		ret->type = type;
+		if (v_any_vmm) {
+			place_bars(slot);
+		}
 		v_cfg_put(slot, 4, 6); /* memory, bus master */
 		v_map(ret);
 		return true;
@@ -151,13 +187,12 @@ static void set_irqs(struct vdev *d, unsigned n, unsigned vec)
 		ioapic_set(0x10 + 2 * pin, 0x60 | 1 << 15); /* level */
 		return;
 	}
-	uint64_t table = d->bar + (v_cfg_get(d->slot, d->msix + 4) & ~7u);
 	for (unsigned i = 0; i < n; i++) {
 		irq_handler(vec + i, on_msix);
-		v_put32(table + 16 * i, 0xfee00000);
-		v_put32(table + 16 * i + 4, 0);
-		v_put32(table + 16 * i + 8, vec + i);
-		v_put32(table + 16 * i + 12, 0);
+		v_put32(d->table + 16 * i, 0xfee00000);
+		v_put32(d->table + 16 * i + 4, 0);
+		v_put32(d->table + 16 * i + 8, vec + i);
+		v_put32(d->table + 16 * i + 12, 0);
 	}
 	v_cfg_put(d->slot, d->msix, v_cfg_get(d->slot, d->msix) | 0x80000000u);
 }
@@ -222,21 +257,20 @@ void v_kick(const struct vdev *d, unsigned q)
 	v_put16(d->notify + q * d->notify_step, (uint16_t)q);
 }
 
-uint16_t v_offer(struct vdev *d, unsigned n, const struct vbuf *b, unsigned nread, unsigned nwrite)
+void v_offer_at(struct vdev *d, unsigned n, unsigned at, const struct vbuf *b, unsigned nread,
+		unsigned nwrite)
 {
 	struct vqueue *q = d->q[n];
-	uint16_t head = q->next;
 	for (unsigned i = 0; i < nread + nwrite; i++) {
 		bool last = i + 1 == nread + nwrite;
-		q->desc[q->next] = (struct vdesc){
+		q->desc[(at + i) % V_SIZE] = (struct vdesc){
 			.addr = (uint64_t)b[i].p,
 			.len = b[i].len,
 			.flags = (uint16_t)((i >= nread ? V_WRITE : 0) | (last ? 0 : V_NEXT)),
-			.next = (uint16_t)((q->next + 1) % V_SIZE),
+			.next = (uint16_t)((at + i + 1) % V_SIZE),
 		};
-		q->next = (uint16_t)((q->next + 1) % V_SIZE);
 	}
-	q->avail[2 + q->avail[1] % V_SIZE] = head;
+	q->avail[2 + q->avail[1] % V_SIZE] = (uint16_t)at;
 	__asm__ volatile("" ::: "memory");
 	q->avail[1]++;
 	__atomic_thread_fence(__ATOMIC_SEQ_CST);
@@ -248,6 +282,14 @@ uint16_t v_offer(struct vdev *d, unsigned n, const struct vbuf *b, unsigned nrea
 	if (kick) {
 		v_kick(d, n);
 	}
+}
+
+uint16_t v_offer(struct vdev *d, unsigned n, const struct vbuf *b, unsigned nread, unsigned nwrite)
+{
+	struct vqueue *q = d->q[n];
+	uint16_t head = q->next;
+	q->next = (uint16_t)((head + nread + nwrite) % V_SIZE);
+	v_offer_at(d, n, head, b, nread, nwrite);
 	return head;
 }
 

@@ -10,7 +10,9 @@
 
 #define V_ECAM 0xe0000000ull
 #define V_QUEUES 4
+#ifndef V_SIZE
 #define V_SIZE 32 /* entries of a queue */
+#endif
 
 #define V_NEXT 1
 #define V_WRITE 2
@@ -41,7 +43,8 @@ struct vdev {
 	uint64_t bar;
 	uint64_t common, isr, config, notify; /* addresses */
 	uint32_t notify_step;
-	unsigned msix; /* capability's place, 0: none */
+	unsigned msix;	/* capability's place, 0: none */
+	uint64_t table; /* its address */
 	uint64_t features;
 	struct vqueue *q[V_QUEUES];
 };
@@ -50,6 +53,8 @@ uint32_t v_cfg_get(unsigned slot, unsigned off); /* 32 bits */
 void v_cfg_put(unsigned slot, unsigned off, uint32_t v);
 uint32_t v_cfg_get_port(unsigned slot, unsigned off); /* by 0xcf8 and 0xcfc */
 
+/* Set before v_find: the VMM may have no ports of configuration space, and may leave BARs unplaced. */
+extern bool v_any_vmm;
 /* The nth device of a virtio type; false: there is none. */
 bool v_find(unsigned type, unsigned nth, struct vdev *ret);
 /* Reads the capabilities again, after the BAR moved. */
@@ -67,6 +72,9 @@ struct vbuf {
 	uint32_t len;
 };
 uint16_t v_offer(struct vdev *d, unsigned q, const struct vbuf *b, unsigned nread, unsigned nwrite);
+/* The same in the descriptors from `at` on: for chains that come back in another order than they went. */
+void v_offer_at(struct vdev *d, unsigned q, unsigned at, const struct vbuf *b, unsigned nread,
+		unsigned nwrite);
 void v_kick(const struct vdev *d, unsigned q);
 /* A chain that came back: its length into *ret_len. */
 bool v_taken(struct vdev *d, unsigned q, uint16_t *ret_head, uint32_t *ret_len);
