@@ -443,6 +443,10 @@ static struct err *check_record(struct verify *v, enum family_db db, struct byte
 		ENSURE(key.len == sizeof(struct key_blob), ERR_CORRUPT,
 		       "table blob: a key of %zu bytes", key.len);
 		if ((k[8] << 8 | k[9]) == HINT_KIND) {
+			ENSURE(k[10] == 0 && k[11] == 0, ERR_CORRUPT,
+			       "hint of snapshot id %llu: it has index %u, where nobody looks for "
+			       "it",
+			       (unsigned long long)get_be64(k), (unsigned)(k[10] << 8 | k[11]));
 			return hint_decode(b->p, b->len, v->f->uuid, get_be64(k), &unused);
 		}
 		return blob_decode(b->p, b->len, v->f->uuid, get_be64(k),

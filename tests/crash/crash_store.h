@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A small store for attacks on it: two published snapshots of one VM with device records as blobs
- * and a shared map, what a removed snapshot and a killed writer left behind, and a catalog of some
- * VMs; and how to compare what is read with what was written. No test library: for processes that
- * are expected to die.
+ * A small store for attacks on it: two published snapshots of one VM with device records as blobs,
+ * a hint and a shared map, what a removed snapshot and a killed writer left behind, and a catalog
+ * of some VMs; and how to compare what is read with what was written. No test library: for
+ * processes that are expected to die.
  */
 #ifndef TORPOR_TEST_CRASH_STORE_H
 #define TORPOR_TEST_CRASH_STORE_H
@@ -30,6 +30,7 @@ enum {
 	CRASH_PAGES = 560,       /* of "memory": two leaves */
 	CRASH_KERNEL_PAGES = 40, /* of "kernel" */
 	CRASH_BLOBS = 20,
+	CRASH_HINT_BYTES = 700,
 };
 
 static const uint8_t crash_family[16] = { 9, 9, 9, 9 };
@@ -39,6 +40,7 @@ struct crash_snap {
 	uint64_t seed;
 	uint8_t *memory; /* owned */
 	uint8_t *kernel; /* owned */
+	bool hint;       /* it was given one */
 };
 
 struct crash_store {
@@ -184,6 +186,27 @@ static UNUSED struct err *crash_compare_map(struct reader *r, const char *name, 
 	return NULL;
 }
 
+static UNUSED void crash_hint(uint8_t out[CRASH_HINT_BYTES])
+{
+	uint64_t seed = 31;
+	for (size_t i = 0; i < CRASH_HINT_BYTES; i++) {
+		out[i] = (uint8_t)crash_rnd(&seed);
+	}
+}
+
+/* A hint that cannot be read is as none; here that is an error, which verify must know of, too. */
+static UNUSED struct err *crash_compare_hint(struct reader *r, bool *wrong)
+{
+	uint8_t want[CRASH_HINT_BYTES];
+	SCOPE(freep) uint8_t *have = NULL;
+	size_t len;
+	crash_hint(want);
+	reader_hint(r, &have, &len);
+	ENSURE(have != NULL, ERR_CORRUPT, "the hint is gone");
+	*wrong = *wrong || len != sizeof(want) || memcmp(have, want, len) != 0;
+	return NULL;
+}
+
 /* Reads all of a snapshot. *wrong is set when something that reads well is not what was written. */
 static UNUSED struct err *crash_compare(struct family *f, const struct crash_snap *c, bool *wrong)
 {
@@ -197,6 +220,9 @@ static UNUSED struct err *crash_compare(struct family *f, const struct crash_sna
 		size_t len;
 		TRY(reader_blob(r, (uint16_t)(1 + i % 3), (uint16_t)i, &have, &len));
 		*wrong = *wrong || len != want_len || memcmp(have, want, len) != 0;
+	}
+	if (c->hint) {
+		TRY(crash_compare_hint(r, wrong));
 	}
 	TRY(crash_compare_map(r, "memory", c->memory, CRASH_PAGES, wrong));
 	return crash_compare_map(r, "kernel", c->kernel, CRASH_KERNEL_PAGES, wrong);
@@ -314,6 +340,9 @@ static UNUSED void crash_build(const char *dir, struct crash_store *ret)
 		}
 		CRASH_MUST(family_open(s, crash_family, true, &f));
 		CRASH_MUST(crash_take(f, 1, 0, &made[0]));
+		uint8_t hint[CRASH_HINT_BYTES];
+		crash_hint(hint);
+		CRASH_MUST(family_hint_put(f, made[0].info.id, hint, sizeof(hint)));
 		CRASH_MUST(crash_take(f, 99, 0, &made[2]));
 		CRASH_MUST(crash_take(f, 2, made[0].info.id, &made[1]));
 		CRASH_MUST(family_remove(f, &made[2].info.id, 1));
@@ -334,6 +363,7 @@ static UNUSED void crash_build(const char *dir, struct crash_store *ret)
 	for (unsigned i = 0; i < CRASH_SNAPS; i++) {
 		crash_snap_make(i + 1, &ret->snap[i]);
 		ret->snap[i].info = out.info[i];
+		ret->snap[i].hint = i == 0;
 	}
 	char uuid[37];
 	uuid_text(crash_family, uuid);

@@ -27,21 +27,30 @@ enum crash_state {
 };
 struct crash_want {
 	uint8_t state[CRASH_SEEDS_MAX]; /* enum crash_state */
+	bool bare[CRASH_SEEDS_MAX];     /* may be without its hint: who took it died before */
 };
 
 /*
- * Takes the VM of that seed; the map "kernel", which is always the same, is shared with any listed
- * snapshot. The session ends without a publish if `publish` is false.
+ * Takes the VM of that seed, of two seeds one as what changed since the newest listed snapshot and
+ * in rounds, as of a running VM; the map "kernel", which is always the same, is shared with any
+ * listed snapshot. Every third gets a hint behind its publishing. The session ends without a
+ * publish if `publish` is false.
  */
 MUST_USE struct err *crash_take(struct family *f, unsigned seed, bool publish);
-/* Reads an open snapshot back and compares every byte; the seed comes from its tag. */
+/* Reads an open snapshot back and compares every byte; the seed comes from its tag. A hint is its
+ * own, or none. */
 MUST_USE struct err *crash_same(struct reader *r);
 /* The same for one that is opened for it. */
 MUST_USE struct err *crash_read(struct family *f, const struct snap_info *info);
+/* A rewind: the memory of `from`, some of it written since, becomes that of `to` by what differs.
+ */
+MUST_USE struct err *crash_rewind(struct family *f, const struct snap_info *from,
+				  const struct snap_info *to);
 /* The seed of a snapshot, or 0. */
 unsigned crash_seed(const struct snap_info *info);
 /*
- * Lists the family, compares with `want`, verifies all and reads all. Then every listed seed is
+ * Lists the family, compares with `want`, verifies all, reads all, and goes from each to the one
+ * before it. A CRASH_SURE one has the hint that it got. Then every listed seed is
  * CRASH_SURE in want and every other one CRASH_ABSENT.
  */
 MUST_USE struct err *crash_check(struct family *f, struct crash_want *want);

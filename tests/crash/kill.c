@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * SIGKILL at random instants of takes, removals, collections and reads:
+ * SIGKILL at random instants of takes, removals, collections, reads, and what a rewind reads:
  *	crash_kill [KILLS]
  *
  * Each round one or two processes work on one family until they are killed, some microseconds to
@@ -40,6 +40,7 @@ enum {
 /* In memory that all processes share. */
 struct shared {
 	_Atomic uint8_t state[CRASH_SEEDS_MAX];          /* enum crash_state */
+	bool bare[CRASH_SEEDS_MAX];                      /* of crash_want; between rounds */
 	atomic_uint takes, removals, collections, reads; /* that returned */
 	atomic_bool stop;                                /* for the sitter */
 	atomic_uint sitter_reads;
@@ -122,7 +123,9 @@ static struct err *work(const struct run *r, uint64_t rnd, bool alone)
 			TRY(family_gc(f, &res));
 			atomic_fetch_add(&r->sh->collections, 1);
 		} else if (n > 0 && what < 60) {
+			const struct snap_info *to = &list[crash_random(&rnd) % n];
 			TRY(allow_removed(crash_read(f, &list[which]), alone));
+			TRY(allow_removed(crash_rewind(f, &list[which], to), alone));
 			atomic_fetch_add(&r->sh->reads, 1);
 		} else {
 			TRY(do_take(r, f, &rnd, alone));
@@ -238,6 +241,7 @@ static struct err *check_round(struct run *r, bool collect)
 	bool in_flight = false;
 	for (unsigned i = 0; i < CRASH_SEEDS_MAX; i++) {
 		want->state[i] = atomic_load(&r->sh->state[i]);
+		want->bare[i] = r->sh->bare[i];
 		in_flight |= want->state[i] == CRASH_MAYBE;
 	}
 	r->hit_takes += in_flight;
@@ -248,6 +252,7 @@ static struct err *check_round(struct run *r, bool collect)
 	}
 	for (unsigned i = 0; i < CRASH_SEEDS_MAX; i++) {
 		atomic_store(&r->sh->state[i], want->state[i]);
+		r->sh->bare[i] = want->bare[i];
 	}
 	char path[400];
 	char text[37];

@@ -1,8 +1,8 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
 # A random walk of whole VMs (seeded): up to three VMs of one family, made from each other's snapshots, are taken
-# (running, suspended, given up half-way), killed, restored from any snapshot, refilled, reset and stopped; snapshots
-# are removed in any order and the store collected meanwhile. The model is what each snapshot must hold: the guest
+# (running, suspended, still lazy, given up half-way, cancelled), killed, restored from any snapshot, refilled and
+# stopped; snapshots are removed in any order and the store collected meanwhile. The model is what each snapshot must hold: the guest
 # checks every byte of its memory, and its beats go on where the snapshot stood. Living VMs are rewound, too, also to
 # each other's snapshots. In the end every snapshot left
 # is verified, restored and checked, and the store is sound.
@@ -60,9 +60,10 @@ restore_ref() {
 		clones=$((clones + 1))
 		name=c$clones
 	fi
-	if "$torpor" restore --help | grep -q -- --mode && [ $((RANDOM % 2)) = 0 ]; then
-		mode=(--mode eager)
-	fi
+	case $((RANDOM % 4)) in
+	0 | 1) mode=(--mode eager) ;;
+	2) mode=(--mode lazy --no-fill) ;; # what is taken of it is mostly not there
+	esac
 	up "$name" restore "$1" --name "$name" "${mode[@]}"
 	local first=${line#beat } next=1
 	first=${first%% *}
@@ -125,7 +126,7 @@ for ((step = 0; step < steps && failures == 0; step++)); do
 		continue
 	fi
 	pick_vm
-	case $((RANDOM % 19)) in
+	case $((RANDOM % 20)) in
 	0 | 1 | 2 | 3)
 		count take
 		take_ref "$vm"
@@ -220,6 +221,24 @@ for ((step = 0; step < steps && failures == 0; step++)); do
 		if [ -n "$safety" ] && [ -z "${low[$safety]:-}" ]; then # it was published before the kill
 			join "$safety" "$vm" "$from"
 		fi
+		;;
+	19)
+		count "cancel a take"
+		beat "$vm"
+		from=$beat
+		"$torpor" snapshot take "$vm" --tag "x$step" --store "$store" >"$tmp/cmd.out" 2>&1 &
+		client=$!
+		sleep "0.0$((RANDOM % 5))"
+		t snapshot cancel "$vm" >"$tmp/cancel.out" 2>&1 # it may be done, or not begun
+		if wait "$client"; then
+			after_beat "$vm"
+			refs+=("$vm@x$step")
+			low[$vm@x$step]=$from high[$vm@x$step]=$beat
+		else
+			grep -q cancelled "$tmp/cmd.out" || bad "a take that was cancelled: $(cat "$tmp/cmd.out")"
+			t snapshot show "$vm@x$step" >/dev/null 2>&1 && bad "a cancelled take is listed"
+		fi
+		[ $((RANDOM % 2)) = 0 ] && take_ref "$vm"
 		;;
 	esac
 	for name in "${!alive[@]}"; do

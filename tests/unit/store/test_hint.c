@@ -6,6 +6,7 @@
 #include <stdint.h>
 #include <cmocka.h>
 
+#include "store/family.h"
 #include "store/snaprec.h"
 #include "tests/unit/store/store_fix.h"
 
@@ -156,6 +157,29 @@ static void damage_is_none(void **state)
 	free(img);
 }
 
+/* A bit of its key flips: it is sound by itself, but nobody looks for it there. */
+static void not_in_its_place(void **state)
+{
+	struct fix_store *x = *state;
+	SCOPE(wbuf_done) struct wbuf w = wbuf_make(100);
+	SCOPE(ltxn_abortp) struct ltxn *t = NULL;
+	uint8_t *img = fix_image(1, 100);
+	struct snap_info a;
+	OK(fix_take(x->f, fix_vm1, "one", img, 100, &a));
+	hint_encode(&w, fix_fam, a.id, (struct bytes){ "hint", 4 });
+	struct key_blob key = key_of_blob(a.id, HINT_KIND, 16);
+	OK(ltxn_begin(x->f->env, true, &t));
+	OK(ltxn_put(t, FAMILY_BLOB, KEY_BYTES(key), (struct bytes){ w.p, w.len }));
+	OK(ltxn_commit(MOVE(t)));
+	expect(x->f, a.id, NULL);
+	struct fix_findings fi = verify(x->f);
+	assert_int_equal(fi.n, 1);
+	assert_non_null(strstr(fi.first, "hint"));
+	OK(family_remove(x->f, &a.id, 1)); /* it goes, too */
+	assert_int_equal(blobs(x->f), 0);
+	free(img);
+}
+
 /* No blob may have a hint's place. */
 static void reserved_kind(void **state)
 {
@@ -179,6 +203,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(comes_and_goes),
 		cmocka_unit_test(damage_is_none),
+		cmocka_unit_test_setup_teardown(not_in_its_place, fix_setup, fix_teardown),
 		cmocka_unit_test(reserved_kind),
 	};
 	return cmocka_run_group_tests_name("hint", tests, NULL, NULL);
