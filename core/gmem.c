@@ -169,6 +169,33 @@ static const struct region *find(const struct gmem *g, uint64_t gpa, uint64_t *r
 	return NULL;
 }
 
+bool gmem_index_of(const struct gmem *g, gfn_t gfn, uint64_t npages, uint64_t *ret_index)
+{
+	for (unsigned i = 0; i < g->n; i++) {
+		const struct region *r = &g->r[i];
+		uint64_t first = r->base / PAGE_BYTES;
+		uint64_t count = r->len_bytes / PAGE_BYTES;
+		if (gfn.v >= first && gfn.v - first < count && npages <= count - (gfn.v - first)) {
+			*ret_index = r->fd_offset / PAGE_BYTES + (gfn.v - first);
+			return true;
+		}
+	}
+	return false;
+}
+
+gfn_t gmem_gfn_at(const struct gmem *g, uint64_t index)
+{
+	for (unsigned i = 0; i < g->n; i++) {
+		const struct region *r = &g->r[i];
+		uint64_t first = r->fd_offset / PAGE_BYTES;
+		if (index >= first && index - first < r->len_bytes / PAGE_BYTES) {
+			return (gfn_t){ r->base / PAGE_BYTES + (index - first) };
+		}
+	}
+	BUG_ON(true); /* the kernel told of a page that was never registered */
+	return (gfn_t){ 0 };
+}
+
 void *gmem_at(const struct gmem *g, gpa_t gpa, uint64_t len_bytes)
 {
 	uint64_t off;
@@ -320,10 +347,47 @@ bool gmem_is_given(const struct gmem *g, unsigned i, uint64_t page)
 	off_t at = (off_t)(r->fd_offset + page * PAGE_BYTES);
 	off_t data = lseek(g->fd.n, at, SEEK_DATA);
 	if (data > at || (data < 0 && errno == ENXIO)) {
-		return true;
+		/* Put away meanwhile, it is a hole, too, but not zero (gmem_put_away). */
+		return (atomic_load(word) & bit) != 0;
 	}
 	atomic_fetch_and(word, ~bit); /* in use again */
 	return false;
+}
+
+struct err *gmem_put_away(struct gmem *g, uint64_t index, uint64_t npages)
+{
+	gfn_t gfn = gmem_gfn_at(g, index);
+	uint64_t off = 0;
+	uint64_t left = 0;
+	const struct region *r = find(g, gfn.v * PAGE_BYTES, &off, &left);
+	BUG_ON(r == NULL || npages > left / PAGE_BYTES);
+	for (uint64_t p = off / PAGE_BYTES; p < off / PAGE_BYTES + npages; p++) {
+		/* Before the hole is there; the partner is the second look in gmem_is_given. */
+		atomic_fetch_and(&r->given[p / BITS_PER_WORD], ~(1ull << (p % BITS_PER_WORD)));
+	}
+	return punch(g, index * PAGE_BYTES, npages * PAGE_BYTES);
+}
+
+struct err *gmem_next_held(const struct gmem *g, uint64_t index, uint64_t end, uint64_t *ret_index,
+			   uint64_t *ret_n)
+{
+	*ret_n = 0;
+	*ret_index = end;
+	off_t data = lseek(g->fd.n, (off_t)(index * PAGE_BYTES), SEEK_DATA);
+	if (data < 0 && errno == ENXIO) {
+		return NULL;
+	}
+	off_t hole = data < 0 ? -1 : lseek(g->fd.n, data, SEEK_HOLE);
+	if (hole < 0) {
+		return ERR_ERRNO("looking for touched guest memory");
+	}
+	uint64_t from = MAX((uint64_t)data / PAGE_BYTES, index);
+	uint64_t to = MIN(round_up_u64((uint64_t)hole, PAGE_BYTES) / PAGE_BYTES, end);
+	if (from < to) {
+		*ret_index = from;
+		*ret_n = to - from;
+	}
+	return NULL;
 }
 
 struct err *gmem_clear(struct gmem *g)

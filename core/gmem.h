@@ -56,6 +56,13 @@ struct gmem_region gmem_region(const struct gmem *g, unsigned i);
 uint64_t gmem_gfn_end(const struct gmem *g);
 
 /*
+ * Pages counted in the order of the mapping, which is one for all regions. False if the pages are
+ * not all RAM of one region.
+ */
+bool gmem_index_of(const struct gmem *g, gfn_t gfn, uint64_t npages, uint64_t *ret_index);
+gfn_t gmem_gfn_at(const struct gmem *g, uint64_t index); /* of a page that there is */
+
+/*
  * Host address of [gpa, gpa + len) if all of it lies in one region, else NULL. For use within one
  * operation only. Writers call gmem_mark_dirty afterwards.
  */
@@ -78,6 +85,15 @@ MUST_USE struct err *gmem_give_back(struct gmem *g, gpa_t gpa, uint64_t len_byte
  * zero, and who reads it all the same makes the host hold it again. Any thread; cheap for all
  * others. */
 bool gmem_is_given(const struct gmem *g, unsigned i, uint64_t page);
+
+/*
+ * Takes pages of the memory file out of memory: what they held is elsewhere, or zero. Who knows
+ * where serves whoever touches them. Pages by index, of one region.
+ */
+MUST_USE struct err *gmem_put_away(struct gmem *g, uint64_t index, uint64_t npages);
+/* The next run of pages in [index, end) that the memory file holds; *ret_n 0: none. */
+MUST_USE struct err *gmem_next_held(const struct gmem *g, uint64_t index, uint64_t end,
+				    uint64_t *ret_index, uint64_t *ret_n);
 
 /* Makes all memory read as zero again and gives the host its pages back (guest reset). */
 MUST_USE struct err *gmem_clear(struct gmem *g);

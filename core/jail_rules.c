@@ -245,11 +245,17 @@ static const unsigned long io_ioctls[] = {
 	KVM_IRQ_LINE,
 };
 
-/* The page server and a take that completes memory place pages: PAGER, JOB and MAIN. */
+/* The page servers and a take that completes memory place pages: PAGER, JOB and MAIN. */
 static const unsigned long pager_ioctls[] = {
 	UFFDIO_COPY,
+	UFFDIO_CONTINUE,
 	UFFDIO_WAKE,
 	UFFDIO_UNREGISTER,
+};
+
+/* Swap makes memory reclaimable while the guest runs: JOB and MAIN. */
+static const unsigned long job_ioctls[] = {
+	UFFDIO_REGISTER,
 };
 
 /* Reading the store: its environment is open, and its place in the file is known. */
@@ -263,9 +269,8 @@ static const int pager_calls[] = {
 /* Terminals and sockets, MAIN: modes of the serial console's terminal, bytes waiting; guest memory
  * that is to arrive lazily; what a tap may leave to the guest. */
 static const unsigned long main_ioctls[] = {
-	0x5401 /* TCGETS */,  0x5402 /* TCSETS */,     0x5403 /* TCSETSW */,
-	0x5404 /* TCSETSF */, 0x5413 /* TIOCGWINSZ */, 0x541b /* FIONREAD */,
-	0x5421 /* FIONBIO */, UFFDIO_REGISTER,         TUNSETOFFLOAD,
+	0x5401 /* TCGETS */,     0x5402 /* TCSETS */,   0x5403 /* TCSETSW */, 0x5404 /* TCSETSF */,
+	0x5413 /* TIOCGWINSZ */, 0x541b /* FIONREAD */, 0x5421 /* FIONBIO */, TUNSETOFFLOAD,
 };
 
 static const int prctls[] = { PR_SET_NAME,    PR_GET_NAME, PR_SET_NO_NEW_PRIVS, PR_SET_TIMERSLACK,
@@ -381,6 +386,7 @@ static struct err *add_rules(scmp_filter_ctx ctx, enum jail_role role, bool sani
 	TRY(rule(seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(ioctl), 1,
 				  SCMP_A1(SCMP_CMP_MASKED_EQ, 0xff00u, (scmp_datum_t)KVMIO << 8)),
 		 "ioctl"));
+	TRY(allow_ioctls(ctx, job_ioctls, ARRAY_LEN(job_ioctls)));
 	TRY(allow_all(ctx, job_calls, ARRAY_LEN(job_calls)));
 	TRY(allow_threads(ctx, sanitized));
 	if (role == JAIL_JOB) {

@@ -18,7 +18,6 @@
 #include <errno.h>
 #include <poll.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
@@ -29,7 +28,9 @@
 #include "core/base/io.h"
 #include "core/base/lock.h"
 #include "core/base/log.h"
+#include "core/base/thread.h"
 #include "core/jail.h"
+#include "core/latency.h"
 #include "core/uffd.h"
 
 enum {
@@ -38,8 +39,7 @@ enum {
 	RETRY_FIRST_MS = 1000, /* the filler after an error of the disk; doubles */
 	RETRY_LAST_MS = 30000,
 	BITS = 64,
-	AHEAD_PIECES = 64,      /* 4 MiB of memory, less of the file */
-	SHOWN_BUCKETS = 4 * 40, /* quarter octaves of ns, up to 18 minutes */
+	AHEAD_PIECES = 64, /* 4 MiB of memory, less of the file */
 };
 
 /* Events posted to the loop may outlive the pager: they hold the anchor, whose p is NULL then. */
@@ -100,8 +100,7 @@ struct pager {
 	atomic_size_t ndemand;        /* those below are written */
 	uint64_t demand_until_ns;     /* const */
 	atomic_uint_least64_t nfaults;
-	atomic_uint_least64_t max_ns;
-	atomic_uint_least64_t took[SHOWN_BUCKETS];
+	struct latency took;
 };
 
 /* ---- telling ---- */
@@ -179,40 +178,13 @@ static void set_present(struct pager *p, uint64_t page, uint64_t n)
 	atomic_fetch_add(&p->npresent, fresh);
 }
 
-/* Index of a guest frame in the mapping; false if the run is not in one region of RAM. */
-static bool page_of(const struct pager *p, gfn_t gfn, uint64_t npages, uint64_t *ret_page)
-{
-	for (unsigned i = 0; i < gmem_nregions(p->gmem); i++) {
-		struct gmem_region r = gmem_region(p->gmem, i);
-		uint64_t first = r.base.v / PAGE_BYTES;
-		uint64_t count = r.len_bytes / PAGE_BYTES;
-		if (gfn.v >= first && gfn.v - first < count && npages <= count - (gfn.v - first)) {
-			*ret_page = (uint64_t)(r.host - p->base) / PAGE_BYTES + (gfn.v - first);
-			return true;
-		}
-	}
-	return false;
-}
-
-static gfn_t gfn_of(const struct pager *p, uint64_t page)
-{
-	for (unsigned i = 0; i < gmem_nregions(p->gmem); i++) {
-		struct gmem_region r = gmem_region(p->gmem, i);
-		uint64_t first = (uint64_t)(r.host - p->base) / PAGE_BYTES;
-		if (page >= first && page - first < r.len_bytes / PAGE_BYTES) {
-			return (gfn_t){ r.base.v / PAGE_BYTES + (page - first) };
-		}
-	}
-	BUG_ON(true); /* the kernel told of a page that was never registered */
-}
-
 /* Places what is missing of a run; what it placed is added to *count. */
 static struct err *place(struct pager *p, const struct page_run *run, enum placer who,
 			 atomic_uint_least64_t *count)
 {
 	uint64_t page;
 	LOCK_SCOPE(&p->placing[who]); /* pager_drop waits for what is under way */
-	ENSURE(page_of(p, run->gfn, run->npages, &page), ERR_CORRUPT,
+	ENSURE(gmem_index_of(p->gmem, run->gfn, run->npages, &page), ERR_CORRUPT,
 	       "memory map has %llu pages at gfn 0x%llx, where there is no RAM",
 	       (unsigned long long)run->npages, (unsigned long long)run->gfn.v);
 	const uint8_t *from = run->pages;
@@ -239,27 +211,6 @@ static struct err *place(struct pager *p, const struct page_run *run, enum place
 
 /* ---- faults ---- */
 
-/* Quarter octaves: the highest bit and the two below it. */
-static unsigned bucket_of(uint64_t ns)
-{
-	unsigned top = ns < 4 ? 2 : 63 - (unsigned)__builtin_clzll(ns);
-	return MIN((unsigned)SHOWN_BUCKETS - 1, (top - 2) * 4 + (unsigned)(ns >> (top - 2) & 3));
-}
-
-/* Upper end of a bucket. */
-static uint64_t bucket_ns(unsigned b)
-{
-	return (uint64_t)(4 + b % 4 + 1) << (b / 4);
-}
-
-static void count_fault(struct pager *p, uint64_t ns)
-{
-	atomic_fetch_add(&p->took[bucket_of(ns)], 1);
-	uint64_t max = atomic_load(&p->max_ns);
-	while (ns > max && !atomic_compare_exchange_weak(&p->max_ns, &max, ns)) {
-	}
-}
-
 /* On tpage. */
 static void note_demand(struct pager *p, uint64_t gfn, uint64_t when_ns)
 {
@@ -272,7 +223,7 @@ static void note_demand(struct pager *p, uint64_t gfn, uint64_t when_ns)
 
 static struct err *serve(struct pager *p, uint64_t page)
 {
-	gfn_t gfn = gfn_of(p, page);
+	gfn_t gfn = gmem_gfn_at(p->gmem, page);
 	struct page_run run;
 	struct err *e = p->source.ops->fetch(p->source.self, PAGE_READER_FAULT, gfn, &run);
 	if (e == NULL && (gfn.v < run.gfn.v || gfn.v - run.gfn.v >= run.npages)) {
@@ -300,14 +251,14 @@ static void on_fault(struct pager *p, const struct uffd_fault *f, uint64_t since
 		uint64_t placed;
 		e = uffd_copy(p->uffd.n, p->base + page * PAGE_BYTES, zero, PAGE_BYTES, &placed);
 	} else {
-		note_demand(p, gfn_of(p, page).v, since_ns);
+		note_demand(p, gmem_gfn_at(p->gmem, page).v, since_ns);
 		e = serve(p, page);
 	}
 	if (e != NULL) {
 		tell_failure(p, e);
 		return;
 	}
-	count_fault(p, clock_mono_ns() - since_ns);
+	latency_add(&p->took, clock_mono_ns() - since_ns);
 }
 
 static struct err *fault_loop(struct pager *p)
@@ -387,7 +338,7 @@ static bool fill_wanted(void *arg, gfn_t gfn, uint64_t npages)
 		p->cut = true;
 		return false;
 	}
-	if (!page_of(p, gfn, npages, &page)) {
+	if (!gmem_index_of(p->gmem, gfn, npages, &page)) {
 		return true; /* place says what is wrong */
 	}
 	for (uint64_t i = 0; i < npages; i++) {
@@ -466,7 +417,7 @@ static bool bring_first(struct pager *p, size_t i)
 	if (__atomic_load_n(&p->stop, __ATOMIC_RELAXED) || atomic_load(&p->yield)) {
 		return false;
 	}
-	if (!page_of(p, gfn, 1, &page) || is_present(p, page)) {
+	if (!gmem_index_of(p->gmem, gfn, 1, &page) || is_present(p, page)) {
 		return true; /* no page of ours, or somebody was faster */
 	}
 	struct err *e = p->source.ops->fetch(p->source.self, PAGE_READER_FILL, gfn, &run);
@@ -490,7 +441,7 @@ static void fill_first(struct pager *p)
 		for (; ops->soon != NULL && ahead < MIN(p->first.n, i + AHEAD_PIECES); ahead++) {
 			uint64_t page;
 			gfn_t gfn = { p->first.gfn[ahead] };
-			if (page_of(p, gfn, 1, &page) && !is_present(p, page)) {
+			if (gmem_index_of(p->gmem, gfn, 1, &page) && !is_present(p, page)) {
 				ops->soon(p->source.self, PAGE_READER_FILL, gfn);
 			}
 		}
@@ -548,24 +499,12 @@ static void *fill_main(void *arg)
 	return NULL;
 }
 
-/* Signals are for the main loop; jail and store unblock what they need. */
-static int start_thread(struct pager *p, pthread_t *ret_thread, void *(*fn)(void *arg))
-{
-	sigset_t all;
-	sigset_t old;
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &old);
-	int rc = pthread_create(ret_thread, NULL, fn, p);
-	pthread_sigmask(SIG_SETMASK, &old, NULL);
-	return rc;
-}
-
 struct err *pager_fill(struct pager *p)
 {
 	if (p->have_fill_thread) {
 		return NULL;
 	}
-	int rc = start_thread(p, &p->fill_thread, fill_main);
+	int rc = thread_start(&p->fill_thread, fill_main, p);
 	if (rc != 0) {
 		return ERR_SYSNO(rc, "starting the filler of guest memory");
 	}
@@ -614,7 +553,7 @@ struct err *pager_complete(struct pager *p, const bool *cancel)
 void pager_drop(struct pager *p, gpa_t gpa, uint64_t len_bytes)
 {
 	uint64_t page;
-	if (!page_of(p, (gfn_t){ gpa.v / PAGE_BYTES }, len_bytes / PAGE_BYTES, &page)) {
+	if (!gmem_index_of(p->gmem, (gfn_t){ gpa.v / PAGE_BYTES }, len_bytes / PAGE_BYTES, &page)) {
 		return; /* no RAM: gmem_give_back says so */
 	}
 	atomic_store(&p->dropped, true);
@@ -657,7 +596,7 @@ static struct err *start(struct pager *p)
 		return ERR_ERRNO("making an eventfd");
 	}
 	TRY(uffd_register(p->uffd.n, p->base, p->bytes));
-	int rc = start_thread(p, &p->fault_thread, fault_main);
+	int rc = thread_start(&p->fault_thread, fault_main, p);
 	if (rc != 0) {
 		return ERR_SYSNO(rc, "starting the server of guest memory");
 	}
@@ -730,19 +669,6 @@ void pager_free(struct pager *p)
 
 /* ---- looking at it ---- */
 
-static uint64_t percentile(const struct pager *p, uint64_t n, unsigned percent)
-{
-	uint64_t before = (n * percent + 99) / 100;
-	for (unsigned b = 0; b < SHOWN_BUCKETS && n > 0; b++) {
-		uint64_t here = atomic_load(&p->took[b]);
-		if (here >= before) {
-			return MIN(bucket_ns(b), atomic_load(&p->max_ns));
-		}
-		before -= here;
-	}
-	return n > 0 ? atomic_load(&p->max_ns) : 0;
-}
-
 static const char *state_name(struct pager *p)
 {
 	LOCK_SCOPE(&p->lock);
@@ -770,10 +696,6 @@ struct err *pager_demanded(struct pager *p, struct page_order *ret)
 
 void pager_status(struct pager *p, struct pager_status *ret)
 {
-	uint64_t n = 0;
-	for (unsigned b = 0; b < SHOWN_BUCKETS; b++) {
-		n += atomic_load(&p->took[b]);
-	}
 	*ret = (struct pager_status){
 		.state = state_name(p),
 		.bytes = p->bytes,
@@ -782,9 +704,9 @@ void pager_status(struct pager *p, struct pager_status *ret)
 		.demanded = atomic_load(&p->ndemand),
 		.known = p->first.n,
 		.first = atomic_load(&p->nfirst) * PAGE_BYTES,
-		.p50_ns = percentile(p, n, 50),
-		.p99_ns = percentile(p, n, 99),
-		.max_ns = atomic_load(&p->max_ns),
+		.p50_ns = latency_percentile(&p->took, 50),
+		.p99_ns = latency_percentile(&p->took, 99),
+		.max_ns = atomic_load(&p->took.max_ns),
 	};
 	LOCK_SCOPE(&p->lock);
 	if (!p->complete && (p->stuck || p->lost)) {

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* userfaultfd(2). See uffd.h; called by pager.c and by tools at the start of a restore. */
+/* userfaultfd(2). See uffd.h; called by pager.c, swap_mem.c and by tools at the start of a restore.
+ */
 #include "core/uffd.h"
 
 #include <errno.h>
@@ -31,7 +32,7 @@ static int open_any(void)
 	return (int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK);
 }
 
-struct err *uffd_open(struct fd *ret_uffd)
+static struct err *open_with(bool minor, struct fd *ret_uffd)
 {
 	SCOPE(fd_close) struct fd fd = { open_any() };
 	if (fd.n < 0 && errno == ENOSYS) {
@@ -49,7 +50,13 @@ struct err *uffd_open(struct fd *ret_uffd)
 		.api = UFFD_API,
 		.features = UFFD_FEATURE_MISSING_SHMEM | UFFD_FEATURE_THREAD_ID,
 	};
+	if (minor) {
+		api.features |= UFFD_FEATURE_MINOR_SHMEM;
+	}
 	if (ioctl(fd.n, UFFDIO_API, &api) != 0) {
+		ENSURE(errno != EINVAL || !minor, ERR_INCOMPAT,
+		       "this kernel's userfaultfd cannot tell of pages that are only unmapped: it "
+		       "takes Linux 5.14");
 		ENSURE(errno != EINVAL, ERR_INCOMPAT,
 		       "this kernel's userfaultfd cannot serve shared memory");
 		return ERR_ERRNO("userfaultfd: UFFDIO_API");
@@ -58,20 +65,44 @@ struct err *uffd_open(struct fd *ret_uffd)
 	return NULL;
 }
 
-struct err *uffd_register(int uffd, void *p, uint64_t len_bytes)
+struct err *uffd_open(struct fd *ret_uffd)
+{
+	return open_with(false, ret_uffd);
+}
+
+struct err *uffd_open_minor(struct fd *ret_uffd)
+{
+	return open_with(true, ret_uffd);
+}
+
+static struct err *register_as(int uffd, void *p, uint64_t len_bytes, uint64_t mode,
+			       uint64_t ioctls)
 {
 	struct uffdio_register r = {
 		.range = { .start = (uint64_t)(uintptr_t)p, .len = len_bytes },
-		.mode = UFFDIO_REGISTER_MODE_MISSING,
+		.mode = mode,
 	};
 	if (ioctl(uffd, UFFDIO_REGISTER, &r) != 0) {
 		return ERR_ERRNO("userfaultfd: registering %llu bytes",
 				 (unsigned long long)len_bytes);
 	}
-	const uint64_t needed = 1ull << _UFFDIO_COPY | 1ull << _UFFDIO_WAKE;
-	ENSURE((r.ioctls & needed) == needed, ERR_INCOMPAT,
-	       "userfaultfd: no UFFDIO_COPY for this memory");
+	ENSURE((r.ioctls & ioctls) == ioctls, ERR_INCOMPAT,
+	       "userfaultfd: this memory cannot be served (ioctls 0x%llx)",
+	       (unsigned long long)r.ioctls);
 	return NULL;
+}
+
+struct err *uffd_register(int uffd, void *p, uint64_t len_bytes)
+{
+	return register_as(uffd, p, len_bytes, UFFDIO_REGISTER_MODE_MISSING,
+			   1ull << _UFFDIO_COPY | 1ull << _UFFDIO_WAKE);
+}
+
+struct err *uffd_register_minor(int uffd, void *p, uint64_t len_bytes)
+{
+	return register_as(uffd, p, len_bytes,
+			   UFFDIO_REGISTER_MODE_MISSING | UFFDIO_REGISTER_MODE_MINOR,
+			   1ull << _UFFDIO_COPY | 1ull << _UFFDIO_WAKE | 1ull << _UFFDIO_CONTINUE);
 }
 
 struct err *uffd_unregister(int uffd, void *p, uint64_t len_bytes)
@@ -102,6 +133,8 @@ struct err *uffd_read(int uffd, struct uffd_fault *ret_faults, size_t max, size_
 			ret_faults[(*ret_n)++] = (struct uffd_fault){
 				.addr = msg[i].arg.pagefault.address & ~(uint64_t)(PAGE_BYTES - 1),
 				.tid = (int)msg[i].arg.pagefault.feat.ptid,
+				.minor = (msg[i].arg.pagefault.flags & UFFD_PAGEFAULT_FLAG_MINOR) !=
+					 0,
 			};
 		}
 	}
@@ -115,6 +148,29 @@ struct err *uffd_wake(int uffd, void *p, uint64_t len_bytes)
 		return ERR_ERRNO("userfaultfd: waking");
 	}
 	return NULL;
+}
+
+struct err *uffd_continue(int uffd, void *at, uint64_t len_bytes, uint64_t *ret_mapped)
+{
+	for (;;) {
+		struct uffdio_continue c = {
+			.range = { .start = (uint64_t)(uintptr_t)at, .len = len_bytes },
+		};
+		*ret_mapped = len_bytes;
+		if (ioctl(uffd, UFFDIO_CONTINUE, &c) == 0) {
+			return NULL;
+		}
+		int sys = errno;
+		*ret_mapped = c.mapped > 0 ? (uint64_t)c.mapped : 0;
+		if (c.mapped > 0 || sys == EEXIST || sys == EFAULT) {
+			return NULL;
+		}
+		if (sys != EAGAIN) {
+			return ERR_SYSNO(sys, "userfaultfd: mapping %llu bytes",
+					 (unsigned long long)len_bytes);
+		}
+		sched_yield(); /* the address space is just being changed */
+	}
 }
 
 struct err *uffd_copy(int uffd, void *at, const void *from, uint64_t len_bytes,

@@ -91,6 +91,10 @@ MUST_USE struct err *family_check_tag(const char *tag);
 /* ERR_NOT_NOW if another published snapshot of r's VM has r's tag. */
 MUST_USE struct err *family_tag_free(struct family *f, struct ltxn *t, const struct snap_rec *r);
 
+/* A reader of a record under a lease that is there already; moves from both. */
+MUST_USE struct err *reader_adopt(struct family *f, struct snap_rec *rec, struct holder *lease,
+				  struct reader **ret_reader);
+
 /* Is some living lease on that snapshot? Also true for leases of this process. */
 MUST_USE struct err *family_leased(struct family *f, uint64_t snap_id, bool *ret_leased);
 /* Texts of holders. */

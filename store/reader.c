@@ -53,6 +53,18 @@ struct err *reader_open(struct family *f, uint64_t snap_id, struct reader **ret_
 	return NULL;
 }
 
+struct err *reader_adopt(struct family *f, struct snap_rec *rec, struct holder *lease,
+			 struct reader **ret_reader)
+{
+	struct reader *r = calloc(1, sizeof(*r));
+	ENSURE(r != NULL, ERR_SYS, "out of memory");
+	*r = (struct reader){ .f = f, .rec = *rec, .lease = *lease };
+	*rec = (struct snap_rec){ .blobs = NULL };
+	lease->file = FD_NONE;
+	*ret_reader = r;
+	return NULL;
+}
+
 void reader_close(struct reader *r)
 {
 	if (r != NULL) {

@@ -459,6 +459,10 @@ static struct err *number_snap(struct session *s, struct ltxn *t, const struct s
 	TRY(family_meta_put(f, t, FAMILY_KEY_NEXT, next, r->info.id + 1));
 	struct family_key_number key = family_key_number(r->info.vm);
 	TRY(family_meta_get(f, t, KEY_BYTES(key), &last, &unused));
+	if (r->hidden) { /* never listed: it takes no number away */
+		r->info.number = last + 1;
+		return NULL;
+	}
 	if (meta->number != 0) {
 		struct snap_rec wanted = *r;
 		wanted.info.number = meta->number;
@@ -491,9 +495,12 @@ static struct err *put_blobs(struct session *s, struct ltxn *t, uint64_t snap_id
 	return NULL;
 }
 
-/* The one transaction that makes the snapshot exist. */
+/*
+ * The one transaction that makes the snapshot exist. lease: NULL, or one on it is taken before it
+ * can be seen (gc.c, I2).
+ */
 static struct err *publish_txn(struct session *s, const struct snap_meta *meta, struct snap_rec *r,
-			       const struct built_nodes *nodes, size_t from)
+			       const struct built_nodes *nodes, size_t from, struct holder *lease)
 {
 	struct family *f = s->f;
 	SCOPE(ltxn_abortp) struct ltxn *t = NULL;
@@ -511,6 +518,11 @@ static struct err *publish_txn(struct session *s, const struct snap_meta *meta, 
 	bool found;
 	TRY(ltxn_del(t, FAMILY_PEND, (struct bytes){ s->pend.holder, HOLDER_ID_BYTES }, &found));
 	ENSURE(found, ERR_NOT_NOW, "the session was cleared away by somebody else");
+	if (lease != NULL) {
+		char text[HOLDER_TEXT_MAX + 1];
+		snprintf(text, sizeof(text), FAMILY_LEASE_FMT, (unsigned long long)r->info.id);
+		TRY(holder_take(f->holders, text, lease));
+	}
 	return ltxn_commit(MOVE(t));
 }
 
@@ -552,8 +564,9 @@ static void trim(struct session *s)
 	}
 }
 
-struct err *session_publish(struct session *s, const struct snap_meta *meta,
-			    struct snap_info *ret_info)
+/* *r is filled in; r->hidden says whether it is to be listed. */
+static struct err *publish(struct session *s, const struct snap_meta *meta, struct snap_rec *r,
+			   struct holder *lease)
 {
 	TRY(session_check_running(s));
 	ENSURE(!s->map_open, ERR_NOT_NOW, "map %s is still open", s->map[s->nmaps - 1].info.name);
@@ -562,16 +575,34 @@ struct err *session_publish(struct session *s, const struct snap_meta *meta,
 	TRY(finish_writing(s));
 	SCOPE(built_nodes_done) struct built_nodes nodes = { 0 };
 	TRY(build_maps(s, &nodes));
-	SCOPE(snaprec_done) struct snap_rec r = { 0 };
-	TRY(fill_record(s, meta, &r));
+	TRY(fill_record(s, meta, r));
 	size_t from = 0;
 	TRY(write_early_nodes(s, &nodes, &from));
-	TRY(publish_txn(s, meta, &r, &nodes, from));
+	TRY(publish_txn(s, meta, r, &nodes, from, lease));
 	s->reserved = false;
 	holder_drop(&s->holder);
 	trim(s);
+	return NULL;
+}
+
+struct err *session_publish(struct session *s, const struct snap_meta *meta,
+			    struct snap_info *ret_info)
+{
+	SCOPE(snaprec_done) struct snap_rec r = { 0 };
+	TRY(publish(s, meta, &r, NULL));
 	*ret_info = r.info;
 	return NULL;
+}
+
+struct err *session_publish_unlisted(struct session *s, const uint8_t vm[16],
+				     struct reader **ret_reader)
+{
+	struct snap_meta meta = { 0 };
+	memcpy(meta.vm, vm, sizeof(meta.vm));
+	SCOPE(snaprec_done) struct snap_rec r = { .hidden = true };
+	SCOPE(holder_drop) struct holder lease = { .file = FD_NONE };
+	TRY(publish(s, &meta, &r, &lease));
+	return reader_adopt(s->f, &r, &lease, ret_reader);
 }
 
 /* ---- the end ---- */

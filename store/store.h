@@ -294,6 +294,12 @@ struct snap_meta {
  */
 MUST_USE struct err *session_publish(struct session *s, const struct snap_meta *meta,
 				     struct snap_info *ret_info);
+/*
+ * The same for what nobody is to find: it has no number and no name, is in no list, and lives as
+ * long as *ret_reader is open. Then, or when the process is killed, the next collection frees it.
+ */
+MUST_USE struct err *session_publish_unlisted(struct session *s, const uint8_t vm[16],
+					      struct reader **ret_reader);
 /* Ends the session; without a publish everything it wrote is dropped. NULL is fine. */
 void session_free(struct session *s);
 DEFINE_SCOPE(struct session, session_free)

@@ -56,6 +56,67 @@ static void write_and_read_back(void **state)
 	free(img);
 }
 
+/* Writes one map that starts from base (0: nothing) and is in no list. */
+static struct reader *put_unlisted(struct fix_store *x, uint64_t base, uint64_t at,
+				   const uint8_t *img, uint64_t n)
+{
+	struct session *s = NULL;
+	struct reader *r = NULL;
+	const struct map_opts o = { .base = base, .rounds = true };
+	OK(session_open(x->f, &(struct session_opts){ 0 }, &s));
+	OK(session_map_begin_as(s, "memory", (uint64_t)PAGES * PAGE_BYTES, (uint8_t[32]){ 0 }, &o));
+	OK(session_map_pages(s, at, img + at * PAGE_BYTES, n));
+	OK(session_map_end(s));
+	OK(session_publish_unlisted(s, fix_vm1, &r));
+	session_free(s);
+	return r;
+}
+
+static void same_by_reader(struct reader *r, const uint8_t *img)
+{
+	uint8_t page[PAGE_BYTES];
+	for (uint64_t i = 0; i < PAGES; i += 7) {
+		OK(reader_map_page(r, "memory", i, page));
+		assert_memory_equal(page, img + i * PAGE_BYTES, PAGE_BYTES);
+	}
+}
+
+/* In no list, kept while it is read, and garbage afterwards; a later one may start from it. */
+static void unlisted_lives_by_its_reader(void **state)
+{
+	struct fix_store *x = *state;
+	uint8_t *img = fix_image(9, PAGES);
+	struct snap_info info;
+	struct gc_result res;
+	OK(fix_take(x->f, fix_vm1, "before", img, PAGES, &info));
+	memset(img + 40 * PAGE_BYTES, 0x31, 100);
+	struct reader *a = put_unlisted(x, info.id, 40, img, 2);
+	struct snap_info *list;
+	size_t n;
+	OK(family_snaps(x->f, &list, &n));
+	assert_int_equal(n, 1);
+	free(list);
+	/* The published one goes, and its pages stay for as long as they are read. */
+	OK(family_remove(x->f, &info.id, 1));
+	OK(family_gc(x->f, &res));
+	same_by_reader(a, img);
+	memset(img + 2000 * PAGE_BYTES, 0x32, 100);
+	struct reader *b = put_unlisted(x, reader_info(a)->id, 1998, img, 5);
+	reader_close(a);
+	OK(family_gc(x->f, &res));
+	same_by_reader(b, img);
+	struct reader *c = NULL;
+	FAILS(ERR_NOTFOUND, "does not exist", reader_open(x->f, reader_info(b)->id, &c));
+	reader_close(b);
+	OK(family_gc(x->f, &res));
+	assert_true(res.frames_freed > 0);
+	assert_no_leftovers(x->f, 0);
+	/* It took no number away. */
+	OK(fix_take(x->f, fix_vm1, "after", img, PAGES, &info));
+	assert_int_equal(info.number, 2);
+	free(img);
+}
+
 /* Equal content gives equal digests, whatever the ids, the order of calls and the worker count. */
 static void digest_is_of_content(void **state)
 {
@@ -459,6 +520,8 @@ static void limit_on_files(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test_setup_teardown(unlisted_lives_by_its_reader, fix_setup,
+						fix_teardown),
 		cmocka_unit_test_setup_teardown(write_and_read_back, fix_setup, fix_teardown),
 		cmocka_unit_test_setup_teardown(limit_on_files, fix_setup, fix_teardown),
 		cmocka_unit_test_setup_teardown(digest_is_of_content, fix_setup, fix_teardown),
