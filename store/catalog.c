@@ -18,6 +18,7 @@
 
 #include "core/base/io.h"
 #include "store/family.h"
+#include "store/guest.h"
 
 #define FORMAT_WORD "torpor-store "
 #define FORMAT_NUMBER 1ul
@@ -546,6 +547,8 @@ struct err *store_verify(struct store *s, verify_report_fn *report, void *arg,
 					    s->dir, (unsigned long long)lost)));
 	}
 	TRY(catalog_finding(&k, check_catalog(&k)));
+	uint64_t guests;
+	TRY(catalog_finding(&k, store_guest_check(s, &guests)));
 	*ret_findings = k.findings;
 	return NULL;
 }

@@ -79,13 +79,6 @@ struct family_snap_visit {
 };
 MUST_USE struct err *family_snap_each(struct family *f, struct ltxn *t,
 				      const struct family_snap_visit *v);
-/*
- * Like family_snaps, but damaged records are left out and counted; *ret_damage (owned) is the first
- * one's error, or NULL.
- */
-MUST_USE struct err *family_snaps_sound(struct family *f, struct snap_info **ret, size_t *ret_n,
-					struct err **ret_damage);
-
 /* Is that a tag? ERR_USAGE. */
 MUST_USE struct err *family_check_tag(const char *tag);
 /* ERR_NOT_NOW if another published snapshot of r's VM has r's tag. */

@@ -32,6 +32,8 @@ const char *record_kind_name(enum record_kind kind)
 		return "name record";
 	case RECORD_HINT:
 		return "hint";
+	case RECORD_GUEST:
+		return "guest record";
 	}
 	return "record";
 }

@@ -40,6 +40,7 @@ enum record_kind {
 	RECORD_VM = RECORD_MAGIC('V', 'M'),    /* a registered VM */
 	RECORD_NAME = RECORD_MAGIC('N', 'A'),  /* a VM name's holder */
 	RECORD_HINT = RECORD_MAGIC('H', 'I'),  /* opaque bytes that nothing depends on */
+	RECORD_GUEST = RECORD_MAGIC('G', 'U'), /* what is wanted of a VM, and what became of it */
 };
 
 /* "frame", "leaf", ... for messages. */

@@ -107,6 +107,12 @@ struct snap_info {
 
 /* All published, not hidden snapshots of the family by (vm, number); *ret is malloc'ed. */
 MUST_USE struct err *family_snaps(struct family *f, struct snap_info **ret, size_t *ret_n);
+/*
+ * Like family_snaps, but damaged records are left out and counted; *ret_damage (owned) is the first
+ * one's error, or NULL.
+ */
+MUST_USE struct err *family_snaps_sound(struct family *f, struct snap_info **ret, size_t *ret_n,
+					struct err **ret_damage);
 MUST_USE struct err *family_snap_by_id(struct family *f, uint64_t id, bool *ret_found,
 				       struct snap_info *ret_info);
 /*

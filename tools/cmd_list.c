@@ -5,13 +5,16 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "store/guest.h"
 #include "tools/client.h"
 #include "tools/cmd.h"
 #include "tools/out.h"
 #include "tools/storecmd.h"
 
 static const char about[] =
-	"Lists living VMs, whatever store they use, and the VMs that have snapshots in the store.";
+	"Lists living VMs, whatever store they use, and the VMs that have snapshots in the store; "
+	"with\n"
+	"--all also the guests that are only defined ('torpor guests status' tells more of those).";
 
 enum { ANSWER_MS = 2000 }; /* a VM that is being built does not answer yet */
 
@@ -36,7 +39,13 @@ static void ask_status(const struct rundir_vm *vm, json_t **ret)
 struct list {
 	struct table *table;
 	json_t *array; /* NULL without --json */
+	json_t *names; /* of this store's rows */
 };
+
+static bool listed(const struct list *l, const char *name)
+{
+	return json_object_get(l->names, name) != NULL;
+}
 
 static const char *text_of(const json_t *j, const char *key, const char *dflt)
 {
@@ -48,6 +57,9 @@ static struct err *add_living(const struct list *l, const struct rundir_vm *vm, 
 			      bool here)
 {
 	SCOPE(json_put) json_t *status = NULL;
+	if (here) {
+		json_object_set_new(l->names, vm->name, json_true());
+	}
 	ask_status(vm, &status);
 	const char *state = text_of(status, "state", "starting");
 	if (l->array != NULL) {
@@ -88,6 +100,7 @@ static struct err *add_stored(const struct list *l, const struct store_vm *vm, s
 	char uuid[37];
 	uuid_text(vm->uuid, uuid);
 	const char *name = vm->holds_name ? vm->name : uuid;
+	json_object_set_new(l->names, name, json_true());
 	if (l->array != NULL) {
 		json_array_append_new(l->array, json_pack("{s:s,s:s,s:s,s:s,s:I}", "name", name,
 							  "uuid", uuid, "state", "stored", "store",
@@ -100,6 +113,31 @@ static struct err *add_stored(const struct list *l, const struct store_vm *vm, s
 	table_cell(l->table, "-");
 	table_cell(l->table, "%zu", nsnaps);
 	table_cell(l->table, "%s", store);
+	return NULL;
+}
+
+/* Guests that are neither alive nor have a snapshot. */
+static struct err *add_defined(const struct list *l, struct store *s, const char *dir)
+{
+	struct store_guest *g = NULL;
+	size_t n = 0;
+	TRY(store_guest_list(s, &g, &n));
+	for (size_t i = 0; i < n; i++) {
+		if (listed(l, g[i].name)) {
+			continue;
+		}
+		if (l->array != NULL) {
+			json_array_append_new(l->array, json_pack("{s:s,s:s,s:s,s:i}", "name",
+								  g[i].name, "state", "defined",
+								  "store", dir, "snapshots", 0));
+			continue;
+		}
+		const char *const cells[] = { g[i].name, "defined", "-", "-", "0", dir };
+		for (size_t k = 0; k < ARRAY_LEN(cells); k++) {
+			table_cell(l->table, "%s", cells[k]);
+		}
+	}
+	store_guests_free(g, n);
 	return NULL;
 }
 
@@ -154,7 +192,11 @@ static struct err *add_all(const struct list *l, struct store *s, const char *di
 struct err *cmd_list(struct args *a, int *ret_status)
 {
 	(void)ret_status;
-	TRY(opts_parse(a, about, NULL, 0, 0, 0));
+	bool all = false;
+	const struct opt opts[] = {
+		{ "all", NULL, OPT_FLAG, &all, "also guests that are only defined" },
+	};
+	TRY(opts_parse(a, about, opts, ARRAY_LEN(opts), 0, 0));
 	if (a->help) {
 		return NULL;
 	}
@@ -173,8 +215,12 @@ struct err *cmd_list(struct args *a, int *ret_status)
 		table_cell(t, "%s", head[i]);
 	}
 	SCOPE(json_put) json_t *array = a->json ? json_array() : NULL;
-	const struct list l = { t, array };
+	SCOPE(json_put) json_t *names = json_object();
+	const struct list l = { t, array, names };
 	TRY(add_all(&l, s, dir));
+	if (all && s != NULL) {
+		TRY(add_defined(&l, s, dir));
+	}
 	if (a->json) {
 		return out_json(MOVE(array));
 	}

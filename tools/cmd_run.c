@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* `torpor run`: boots a VM. Called by main. */
+/* `torpor run`: boots a VM. Called by main; cmd_define.c uses its options and its checks. */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -12,6 +12,7 @@
 #include "tools/cmd.h"
 #include "tools/disks.h"
 #include "tools/nets.h"
+#include "tools/run.h"
 #include "tools/storecmd.h"
 #include "tools/vmm.h"
 
@@ -22,28 +23,8 @@ static const char about[] =
 	"stopped, 32 reset with --no-reboot, 33 crash, 34 guest panic, 36 watchdog, 64 to 95 by\n"
 	"the guest through --exit-device, 1 error.";
 
-struct run {
-	const char *name;
-	const char *kernel;
-	const char *initrd;
-	const char *cmdline;
-	const char *cpu;
-	unsigned cpus;
-	uint64_t mem;
-	bool no_reboot;
-	bool battery;
-	bool gpe_methods;
-	bool exit_device;
-	bool replace;
-	bool rng;
-	unsigned vsock; /* CID, 0: none */
-	bool balloon;
-	struct opt_list disks;
-	struct opt_list nets;
-};
-
 /* Regular files and block devices only: the size must be known. */
-static struct err *open_input(const char *option, const char *path, struct fd *ret)
+struct err *run_open(const char *option, const char *path, struct fd *ret)
 {
 	TRY(err_wrap(io_open(path, O_RDONLY | O_NONBLOCK | O_NOCTTY, 0, ret), "--%s", option));
 	struct stat st;
@@ -58,7 +39,7 @@ static struct err *open_input(const char *option, const char *path, struct fd *r
 	return NULL;
 }
 
-static struct err *fill_config(const struct run *r, bool console, struct config *c)
+struct err *run_config(const struct run *r, bool console, struct config *c)
 {
 	TRY(config_check_name(r->name));
 	snprintf(c->name, sizeof(c->name), "%s", r->name);
@@ -118,6 +99,11 @@ static struct err *prepare(struct vmm *v, void *arg)
 	struct store_vm vm;
 	bool taken = false;
 	TRY(store_vm_by_name(v->store, r->name, &taken, &vm));
+	if (taken && r->again) {
+		memcpy(v->config.uuid, vm.uuid, sizeof(vm.uuid));
+		memcpy(v->config.family, vm.family, sizeof(vm.family));
+		return NULL;
+	}
 	if (!taken || r->replace) {
 		return NULL;
 	}
@@ -135,13 +121,14 @@ static struct err *run_parsed(struct args *a, struct vmm *v, struct run *r, int 
 {
 	ENSURE(r->name != NULL, ERR_USAGE, "--name NAME is missing");
 	ENSURE(r->kernel != NULL, ERR_USAGE, "--kernel FILE is missing");
+	ENSURE(!r->again || !r->replace, ERR_USAGE, "--again and --replace contradict each other");
 	v->json = a->json;
 	TRY(opts_store_dir(a, v->store_dir, sizeof(v->store_dir)));
-	TRY(fill_config(r, v->console != NULL, &v->config));
+	TRY(run_config(r, v->console != NULL, &v->config));
 	v->nnet_fds = nets_fds(&r->nets, v->net_fds, ARRAY_LEN(v->net_fds));
-	TRY(open_input("kernel", r->kernel, &v->kernel));
+	TRY(run_open("kernel", r->kernel, &v->kernel));
 	if (r->initrd != NULL) {
-		TRY(open_input("initrd", r->initrd, &v->initrd));
+		TRY(run_open("initrd", r->initrd, &v->initrd));
 		uint64_t len = 0;
 		TRY(io_size(v->initrd.n, &len));
 		ENSURE(len < r->mem, ERR_LIMIT,
@@ -166,48 +153,20 @@ static UNUSED void vmm_donep(struct vmm *v)
 
 struct err *cmd_run(struct args *a, int *ret_status)
 {
-	struct run r = { .cmdline = "", .cpu = "host", .cpus = 1, .mem = 512 * MIB };
+	struct run r = RUN_DEFAULTS;
 	SCOPE(vmm_donep) struct vmm v;
 	vmm_init(&v);
 	const struct opt opts[] = {
 		{ "name", "NAME", OPT_TEXT, &r.name,
 		  "the VM's name; up to 64 of A-Z a-z 0-9 . _ -" },
-		{ "kernel", "FILE", OPT_TEXT, &r.kernel, "the kernel to boot" },
-		{ "initrd", "FILE", OPT_TEXT, &r.initrd, "its initial RAM disk" },
-		{ "cmdline", "TEXT", OPT_TEXT, &r.cmdline, "its command line" },
-		{ "cpus", "N", OPT_UINT, &r.cpus, "virtual CPUs, 1 to 64; default 1" },
-		{ "mem", "SIZE", OPT_SIZE, &r.mem, "memory, at least 16M; default 512M" },
-		{ "cpu", "MODEL", OPT_TEXT, &r.cpu, "host (the default), x86-64-v2 or x86-64-v3" },
-		{ "disk", "PATH[,ro]...", OPT_LIST, &r.disks,
-		  "a virtio disk over a file or block device; may be given several times:\n"
-		  "ro, capture=off (writable; snapshots do not hold it), id=NAME,\n"
-		  "queues=N, slot=N; a comma in PATH is doubled" },
-		{ "net", "WHERE[,mac=MAC]...", OPT_LIST, &r.nets,
-		  "a virtio network device; may be given several times. WHERE is\n"
-		  "tap=NAME (an interface that exists), user (user networking:\n"
-		  "hostfwd=tcp:[ADDRESS]:PORT-[ADDRESS]:PORT, restrict, loopback), fd=N\n"
-		  "(a tap or socket that the caller opened) or none; mac=MAC, mtu=N,\n"
-		  "id=NAME, slot=N" },
-		{ "rng", NULL, OPT_FLAG, &r.rng, "a virtio entropy device" },
-		{ "vsock", "CID", OPT_UINT, &r.vsock,
-		  "a virtio socket device: programs of the guest, which has that number\n"
-		  "(from 3), and of the host meet at Unix sockets, see --vsock-path" },
-		{ "balloon", NULL, OPT_FLAG, &r.balloon,
-		  "a virtio balloon: the guest's unused memory goes back to the host, by\n"
-		  "itself and on 'torpor balloon'" },
+		RUN_OPTS(&r),
 		VMM_OPTS(&v),
-		{ "no-reboot", NULL, OPT_FLAG, &r.no_reboot,
-		  "a reset by the guest ends the VM with status 32" },
-		{ "battery", NULL, OPT_FLAG, &r.battery, "a battery and an AC adapter" },
-		{ "gpe-methods", NULL, OPT_FLAG, &r.gpe_methods,
-		  "ACPI methods for all general-purpose events, so that the guest\n"
-		  "enables and counts them" },
-		{ "exit-device", NULL, OPT_FLAG, &r.exit_device,
-		  "let the guest end the VM with status 64 + N by writing N (0 to 31)\n"
-		  "to port 0x501; for tests" },
 		{ "replace", NULL, OPT_FLAG, &r.replace,
 		  "take the name from another VM in the store, whose snapshots stay\n"
 		  "under its uuid" },
+		{ "again", NULL, OPT_FLAG, &r.again,
+		  "if the store has a VM of that name, this is that VM, booted anew: its\n"
+		  "snapshots stay, and their numbers go on" },
 	};
 	TRY(opts_parse(a, about, opts, ARRAY_LEN(opts), 0, 0));
 	if (a->help) {

@@ -114,6 +114,7 @@ static struct err *parse_opt(struct args *a, int *i, const struct opt *opts, siz
 		const struct opt *c = k < n ? &opts[k] : &common[k - n];
 		if (strlen(c->name) == len && strncmp(c->name, word, len) == 0) {
 			o = c;
+			a->given |= k < n ? 1ull << k : 0;
 		}
 	}
 	ENSURE(o != NULL, ERR_USAGE, "unknown option '--%.*s': see 'torpor %s --help'", (int)len,
@@ -136,6 +137,7 @@ struct err *opts_parse(struct args *a, const char *about, const struct opt *opts
 {
 	/* Positional arguments are gathered at the front of argv: never past the read position. */
 	bool options_over = false;
+	BUG_ON(n > 64); /* bits of a->given */
 	a->pos = a->argv;
 	a->npos = 0;
 	for (int i = 0; i < a->argc;) {
@@ -165,6 +167,171 @@ struct err *opts_parse(struct args *a, const char *about, const struct opt *opts
 	       a->pos[max_pos < 0 ? 0 : max_pos], a->verb->name, a->verb->synopsis);
 	ENSURE(a->npos >= min_pos, ERR_USAGE, "an argument is missing: usage: torpor %s %s",
 	       a->verb->name, a->verb->synopsis);
+	return NULL;
+}
+
+static json_t *list_json(const struct opt_list *l)
+{
+	json_t *list = json_array();
+	for (unsigned i = 0; i < l->n; i++) {
+		json_array_append_new(list, json_string(l->v[i]));
+	}
+	return list;
+}
+
+json_t *opts_json(const struct opt *opts, size_t n, uint64_t given)
+{
+	json_t *j = json_object();
+	for (size_t i = 0; i < n; i++) {
+		json_t *v = NULL;
+		if ((given & 1ull << i) == 0) {
+			continue;
+		}
+		switch (opts[i].kind) {
+		case OPT_FLAG:
+			v = json_true();
+			break;
+		case OPT_TEXT:
+		case OPT_CHOICE:
+			v = json_string(*(const char **)opts[i].to);
+			break;
+		case OPT_UINT:
+			v = json_integer(*(unsigned *)opts[i].to);
+			break;
+		case OPT_SIZE:
+			v = json_integer((json_int_t) * (uint64_t *)opts[i].to);
+			break;
+		case OPT_LIST:
+			v = list_json(opts[i].to);
+			break;
+		}
+		json_object_set_new(j, opts[i].name, v);
+	}
+	return j;
+}
+
+static bool is_list(const json_t *v)
+{
+	bool good = json_is_array(v) && json_array_size(v) <= OPT_LIST_MAX;
+	for (size_t i = 0; good && i < json_array_size(v); i++) {
+		good = json_is_string(json_array_get(v, i));
+	}
+	return good;
+}
+
+static bool fits(const struct opt *o, const json_t *v)
+{
+	switch (o->kind) {
+	case OPT_FLAG:
+		return json_is_true(v);
+	case OPT_TEXT:
+		return json_is_string(v);
+	case OPT_CHOICE:
+		return json_is_string(v) && is_choice(o->arg, json_string_value(v));
+	case OPT_UINT:
+		return json_is_integer(v) && json_integer_value(v) >= 0 &&
+		       json_integer_value(v) <= UINT_MAX;
+	case OPT_SIZE:
+		return json_is_integer(v) && json_integer_value(v) >= 0;
+	case OPT_LIST:
+		return is_list(v);
+	}
+	return false;
+}
+
+/* v fits. */
+static void apply(const struct opt *o, const json_t *v)
+{
+	struct opt_list *l = o->to;
+	switch (o->kind) {
+	case OPT_FLAG:
+		*(bool *)o->to = true;
+		break;
+	case OPT_TEXT:
+	case OPT_CHOICE:
+		*(const char **)o->to = json_string_value(v);
+		break;
+	case OPT_UINT:
+		*(unsigned *)o->to = (unsigned)json_integer_value(v);
+		break;
+	case OPT_SIZE:
+		*(uint64_t *)o->to = (uint64_t)json_integer_value(v);
+		break;
+	case OPT_LIST:
+		l->n = (unsigned)json_array_size(v);
+		for (unsigned i = 0; i < l->n; i++) {
+			l->v[i] = json_string_value(json_array_get(v, i));
+		}
+		break;
+	}
+}
+
+struct err *opts_apply(const json_t *values, const struct opt *opts, size_t n)
+{
+	const char *key;
+	json_t *v;
+	ENSURE(json_is_object(values), ERR_CORRUPT, "options that are no object");
+	json_object_foreach((json_t *)(uintptr_t)values, key, v)
+	{
+		size_t i = 0;
+		while (i < n && strcmp(opts[i].name, key) != 0) {
+			i++;
+		}
+		ENSURE(i < n && fits(&opts[i], v), ERR_CORRUPT,
+		       "'%.40s' is no option, or has a value of another type", key);
+		apply(&opts[i], v);
+	}
+	return NULL;
+}
+
+void opt_words_done(struct opt_words *w)
+{
+	for (size_t i = 0; i < w->n; i++) {
+		free(w->v[i]);
+	}
+	w->n = 0;
+}
+
+struct err *opt_words_add(struct opt_words *w, const char *fmt, ...)
+{
+	ENSURE(w->n + 1 < ARRAY_LEN(w->v), ERR_LIMIT, "more than %zu words of options",
+	       ARRAY_LEN(w->v) - 1);
+	char *text = NULL;
+	va_list ap;
+	va_start(ap, fmt);
+	int n = vasprintf(&text, fmt, ap);
+	va_end(ap);
+	ENSURE(n >= 0, ERR_SYS, "out of memory");
+	w->v[w->n++] = text;
+	w->v[w->n] = NULL;
+	return NULL;
+}
+
+static struct err *value_words(const char *key, const json_t *v, struct opt_words *w)
+{
+	TRY(opt_words_add(w, "--%s", key));
+	if (json_is_true(v)) {
+		return NULL;
+	}
+	if (json_is_string(v)) {
+		return opt_words_add(w, "%s", json_string_value(v));
+	}
+	return opt_words_add(w, "%" JSON_INTEGER_FORMAT, json_integer_value(v));
+}
+
+struct err *opts_words(const json_t *values, struct opt_words *w)
+{
+	const char *key;
+	json_t *v;
+	json_object_foreach((json_t *)(uintptr_t)values, key, v)
+	{
+		if (!json_is_array(v)) {
+			TRY(value_words(key, v, w));
+		}
+		for (size_t i = 0; json_is_array(v) && i < json_array_size(v); i++) {
+			TRY(value_words(key, json_array_get(v, i), w));
+		}
+	}
 	return NULL;
 }
 

@@ -10,6 +10,8 @@
 #ifndef TORPOR_TOOLS_OPTS_H
 #define TORPOR_TOOLS_OPTS_H
 
+#include <jansson.h>
+
 #include "core/base/err.h"
 
 /* What a verb is; one per verb, all in main.c. */
@@ -29,6 +31,7 @@ struct args {
 	/* Filled by opts_parse: */
 	const char *store; /* as given, NULL: not given */
 	bool json;
+	uint64_t given; /* bit i: the verb's i-th option was given */
 	bool help; /* --help was given and printed: nothing else is to be done */
 	char **pos; /* positional arguments; points into argv */
 	int npos;
@@ -63,6 +66,22 @@ struct opt {
  */
 MUST_USE struct err *opts_parse(struct args *a, const char *about, const struct opt *opts, size_t n,
 				int min_pos, int max_pos);
+
+/*
+ * Options as typed values by name: true, a number, a text, a list of texts. opts_json takes those
+ * whose bit is set in `given`. opts_apply is for what comes from elsewhere: every member must be one
+ * of the options and have its type (ERR_CORRUPT); it is stored where the option says, texts borrowed.
+ */
+json_t *opts_json(const struct opt *opts, size_t n, uint64_t given);
+MUST_USE struct err *opts_apply(const json_t *values, const struct opt *opts, size_t n);
+/* What would say the same on a command line: "--mem", "536870912", ...; v ends with NULL. */
+struct opt_words {
+	char *v[160];
+	size_t n;
+};
+void opt_words_done(struct opt_words *w);
+MUST_USE struct err *opt_words_add(struct opt_words *w, const char *fmt, ...) PRINTF_LIKE(2, 3);
+MUST_USE struct err *opts_words(const json_t *values, struct opt_words *w);
 
 /* The store directory of this call: --store or the default. Absolute; nothing is made. */
 MUST_USE struct err *opts_store_dir(const struct args *a, char *ret_dir, size_t len);

@@ -22,6 +22,7 @@
 
 #include "core/base/clock.h"
 #include "core/base/hash.h"
+#include "core/base/io.h"
 #include "core/base/log.h"
 #include "core/ctl.h"
 #include "core/jail.h"
@@ -65,6 +66,7 @@ void vmm_init(struct vmm *v)
 	*v = (struct vmm){
 		.kernel = FD_NONE,
 		.initrd = FD_NONE,
+		.end_fd = FD_NONE,
 		.on_term = "stop",
 		.checkpoint_every = "off",
 		.checkpoint_keep = "10",
@@ -76,6 +78,7 @@ void vmm_done(struct vmm *v)
 {
 	fd_close(&v->kernel);
 	fd_close(&v->initrd);
+	fd_close(&v->end_fd);
 	config_done(&v->config);
 	host_ends_done(&v->ends);
 	snap_image_free(v->image);
@@ -199,6 +202,19 @@ static const char *end_name(enum vm_end end)
 	return "exit"; /* VM_END_EXIT and the 31 behind it */
 }
 
+/* To whoever looks after the VM. Nobody there is no error. */
+static void tell_keeper(const struct session_vm *s, int status)
+{
+	json_t *j = json_pack("{s:s,s:s,s:i,s:s?}", "name", s->name, "end", end_name(s->end),
+			      "status", status, "report", s->report);
+	SCOPE(freep) char *text = j != NULL ? json_dumps(j, JSON_COMPACT) : NULL;
+	json_decref(j);
+	if (text != NULL && s->v->end_fd.n >= 0) {
+		err_drop(io_write_full(s->v->end_fd.n, text, strlen(text)),
+			 "then the end is seen, and no reason");
+	}
+}
+
 static struct err *tell_end(const struct session_vm *s, int *ret_status)
 {
 	*ret_status = s->end == VM_END_STOPPED ? 0 : (int)s->end;
@@ -209,6 +225,7 @@ static struct err *tell_end(const struct session_vm *s, int *ret_status)
 	if (*ret_status != 0) {
 		LOG_E("VM '%s' ended: %s", s->name, end_name(s->end));
 	}
+	tell_keeper(s, *ret_status);
 	if (!s->v->json || s->v->detach) {
 		return NULL;
 	}
@@ -515,19 +532,20 @@ static struct err *tell_started(const struct vmm *v, const char *text)
 
 static struct err *run_detached(struct vmm *v, struct console *con, int *ret_status)
 {
-	int keep[6 + VMM_NET_FDS] = {
+	int keep[7 + VMM_NET_FDS] = {
 		v->kernel.n,
 		v->initrd.n,
 		con[PORT_SERIAL].file.n,
 		con[PORT_SERIAL].listen.n,
 		con[PORT_CONSOLE].file.n,
 		con[PORT_CONSOLE].listen.n,
+		v->end_fd.n,
 	};
-	memcpy(keep + 6, v->net_fds, v->nnet_fds * sizeof(keep[0]));
+	memcpy(keep + 7, v->net_fds, v->nnet_fds * sizeof(keep[0]));
 	bool parent = false;
 	SCOPE(fd_close) struct fd tell = FD_NONE;
 	SCOPE(freep) char *text = NULL;
-	TRY(detach_split(keep, 6 + v->nnet_fds, &parent, &tell, &text));
+	TRY(detach_split(keep, 7 + v->nnet_fds, &parent, &tell, &text));
 	if (parent) {
 		return tell_started(v, text);
 	}
@@ -570,6 +588,19 @@ static struct err *open_ports(const struct vmm *v, struct console *con)
 	return NULL;
 }
 
+/* From here on it is ours, and nobody's whom we start. */
+static struct err *take_end_fd(struct vmm *v)
+{
+	if (v->end_fd_number == 0) {
+		return NULL;
+	}
+	int n = (int)MIN(v->end_fd_number, (unsigned)INT32_MAX);
+	ENSURE(n > STDERR_FILENO && fcntl(n, F_SETFD, FD_CLOEXEC) == 0, ERR_USAGE,
+	       "--end-fd %u: there is no such descriptor", v->end_fd_number);
+	v->end_fd = (struct fd){ n };
+	return NULL;
+}
+
 struct err *vmm_run(struct vmm *v, int *ret_status)
 {
 	/* One arena: malloc_trim gives back the end of the main arena only, and each thread's own
@@ -582,6 +613,7 @@ struct err *vmm_run(struct vmm *v, int *ret_status)
 		     "--checkpoint-every"));
 	TRY(err_wrap(checkpoint_parse_keep(v->checkpoint_keep, &v->checkpoint.keep),
 		     "--checkpoint-keep"));
+	TRY(take_end_fd(v));
 	SCOPE(consoles_donep) struct console con[PORTS];
 	console_init(&con[PORT_SERIAL], "--serial");
 	console_init(&con[PORT_CONSOLE], "--console");

@@ -26,6 +26,8 @@ struct vmm {
 	const char *checkpoint_every;        /* "30s" */
 	const char *checkpoint_keep;         /* "10,hourly=24" */
 	struct checkpoint_policy checkpoint; /* of these, by vmm_run */
+	unsigned end_fd_number;              /* 0: none */
+	struct fd end_fd;                    /* that, taken over by vmm_run */
 	bool paused;
 	bool detach;
 	bool no_jail;
@@ -71,7 +73,7 @@ void vmm_done(struct vmm *v);
 		  "a second socket for monitors: status and events only" },                        \
 		{ "vsock-path", "PATH", OPT_TEXT, &(v)->vsock_path,                                \
 		  "where the socket device meets the host: PATH for connections to the\n"          \
-		  "guest, PATH_P for those of the guest to port P; default NAME.vsock in\n"         \
+		  "guest, PATH_P for those of the guest to port P; default NAME.vsock in\n"        \
 		  "the run folder" },                                                              \
 		{ "paused", NULL, OPT_FLAG, &(v)->paused,                                          \
 		  "do not let the guest run before 'torpor resume NAME'" },                        \
@@ -86,6 +88,9 @@ void vmm_done(struct vmm *v);
 		{ "on-term", "checkpoint|stop", OPT_CHOICE, &(v)->on_term,                         \
 		  "what SIGTERM does: take a snapshot, then end, or end at once (the\n"            \
 		  "default)" },                                                                    \
+		{ "end-fd", "N", OPT_UINT, &(v)->end_fd_number,                                    \
+		  "write one line of JSON (end, status, report) to descriptor N, which the\n"      \
+		  "caller has opened, when the VM ends" },                                         \
 	{                                                                                          \
 		"no-jail", NULL, OPT_FLAG, &(v)->no_jail,                                          \
 			"run without seccomp and Landlock; for debugging only"                     \

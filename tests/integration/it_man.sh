@@ -11,6 +11,7 @@ page_of() {
 	run | restore | doctor) echo "torpor-$1.1" ;;
 	snapshot*) echo torpor-snapshot.1 ;;
 	suspend | resume | stop) echo torpor-suspend.1 ;;
+	define | edit | undefine | autostart | start | guests*) echo torpor-guests.1 ;;
 	store*) echo torpor-store.1 ;;
 	list) echo torpor.1 ;;
 	*) echo torpor-vm.1 ;;

@@ -64,6 +64,15 @@ _torpor() {
 	--net)
 		mapfile -t COMPREPLY < <(compgen -W "tap= user fd= none" -- "$cur")
 		return ;;
+	--wanted)
+		mapfile -t COMPREPLY < <(compgen -W "on off saved" -- "$cur")
+		return ;;
+	--fresh)
+		mapfile -t COMPREPLY < <(compgen -W "never lost always" -- "$cur")
+		return ;;
+	--on-crash | --on-panic | --on-hang)
+		mapfile -t COMPREPLY < <(compgen -W "report rewind restart" -- "$cur")
+		return ;;
 	--on-term)
 		mapfile -t COMPREPLY < <(compgen -W "checkpoint stop" -- "$cur")
 		return ;;
@@ -73,7 +82,7 @@ _torpor() {
 	--serial | --console)
 		mapfile -t COMPREPLY < <(compgen -W "stdio null file: unix:" -- "$cur")
 		return ;;
-	--name | --tag | --every | --keep | --max-size | --count | --timeout | --below | --keep-last | --keep-hourly | --keep-daily | --max-bytes | --cmdline | --cpus | --mem)
+	--name | --tag | --every | --keep | --max-size | --count | --timeout | --jobs | --priority | --end-fd | --below | --keep-last | --keep-hourly | --keep-daily | --max-bytes | --cmdline | --cpus | --mem)
 		return ;;
 	esac
 	if [[ $cur == -* ]]; then
@@ -88,6 +97,9 @@ _torpor() {
 	"snapshot list" | "snapshot prune" | "store stat" | "store gc" | "store compact")
 		mapfile -t COMPREPLY < <(compgen -W \
 			"$(_torpor_json name snapshot list "${store[@]}")" -- "$cur") ;;
+	edit | undefine | autostart | start | "guests start" | "guests stop" | "guests status")
+		mapfile -t COMPREPLY < <(compgen -W \
+			"$(_torpor_json name guests status "${store[@]}")" -- "$cur") ;;
 	"snapshot rewind")
 		if [ "$COMP_CWORD" -eq "$first" ]; then
 			mapfile -t COMPREPLY < <(compgen -W "$(_torpor_json name list)" -- "$cur")
@@ -97,7 +109,7 @@ _torpor() {
 		fi ;;
 	"snapshot import")
 		mapfile -t COMPREPLY < <(compgen -f -- "$cur") ;;
-	run | doctor | store* | "snapshot list") ;;
+	run | define | doctor | store* | "snapshot list") ;;
 	*) # the verbs on living VMs: NAME, then files and numbers
 		if [ "$COMP_CWORD" -eq "$first" ]; then
 			mapfile -t COMPREPLY < <(compgen -W "$(_torpor_json name list)" -- "$cur")
