@@ -89,7 +89,9 @@ struct err *virtio_init(struct virtio *v, const struct dev_host *host,
 		v->q[i].gmem = host->gmem;
 	}
 	clear(v);
-	v->kick.n = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	/* A thread of the device's own waits in its read. Writers never wait: the count stays far
+	 * from its end. */
+	v->kick.n = eventfd(0, EFD_CLOEXEC | (v->own_thread ? 0 : EFD_NONBLOCK));
 	if (v->kick.n < 0) {
 		return ERR_ERRNO("%s: eventfd", v->id);
 	}

@@ -84,8 +84,10 @@ static void *worker(void *arg)
 		b->dead = true;
 	}
 	for (;;) {
+		virtio_blk_tell(b); /* of what ended */
 		if (!must_rest(b) && !b->dead) {
 			virtio_blk_take(b);
+			virtio_blk_tell(b);
 		}
 		if (b->inflight == 0 && must_rest(b)) {
 			cond_wake_all(&b->idle); /* I2 */

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Between virtio_blk.c (device and worker's life) and virtio_blk_io.c (requests). Includable only by
- * virtio_blk*.c. */
+/* Between virtio_blk.c (device and worker's life) and virtio_blk_io.c (requests). Includable only
+ * by virtio_blk*.c. */
 #ifndef TORPOR_DEVICES_VIRTIO_BLK_INTERNAL_H
 #define TORPOR_DEVICES_VIRTIO_BLK_INTERNAL_H
 
@@ -18,9 +18,9 @@ struct blk_req {
 	struct virtq_chain chain;
 	unsigned queue;
 	uint32_t type;
-	uint64_t off;      /* in the file, bytes */
-	uint64_t len;      /* bytes to move */
-	uint64_t done;     /* of them moved */
+	uint64_t off;  /* in the file, bytes */
+	uint64_t len;  /* bytes to move */
+	uint64_t done; /* of them moved */
 	struct blk_req *next_free;
 	struct iovec iov[VIRTQ_SEGS_MAX];
 };
@@ -41,11 +41,13 @@ struct virtio_blk {
 	bool dead; /* its thread may do nothing */
 	unsigned resetting;
 	unsigned inflight;
+	uint32_t due; /* bit per queue: something was given back, the driver is to be told */
 	struct virtio_blk_state saved;
 	/* Worker only. */
 	struct io_uring ring;
 	bool ring_made;
-	bool armed;      /* a watch on the kick descriptor is in the ring */
+	bool armed;     /* a read of the kick descriptor is in the ring */
+	uint64_t kicks; /* where it goes; how many does not matter */
 	struct blk_req *reqs;
 	struct blk_req *free;
 };
@@ -60,5 +62,8 @@ void virtio_blk_take(struct virtio_blk *b);
 void virtio_blk_wait(struct virtio_blk *b);
 /* With the lock: gives back what ended. */
 void virtio_blk_reap(struct virtio_blk *b);
+/* With the lock: interrupts for all that was given back, one a queue. Before anybody may see that
+ * nothing is in flight. */
+void virtio_blk_tell(struct virtio_blk *b);
 
 #endif

@@ -12,7 +12,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/falloc.h>
-#include <poll.h>
 #include <string.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -47,7 +46,7 @@ enum {
 /* What the ring may be asked for: nothing that opens, connects or maps. */
 static struct err *restrict_ring(struct io_uring *ring)
 {
-	static const uint8_t ops[] = { IORING_OP_POLL_ADD, IORING_OP_READV, IORING_OP_WRITEV,
+	static const uint8_t ops[] = { IORING_OP_READ, IORING_OP_READV, IORING_OP_WRITEV,
 				       IORING_OP_FSYNC, IORING_OP_FALLOCATE };
 	struct io_uring_restriction r[ARRAY_LEN(ops)];
 	memset(r, 0, sizeof(r));
@@ -109,7 +108,7 @@ static void finish(struct virtio_blk *b, struct blk_req *r, uint8_t status)
 		written += r->len;
 	}
 	virtio_push(&b->v, r->queue, &r->chain, written);
-	virtio_tell(&b->v, r->queue);
+	b->due |= 1u << r->queue;
 	r->next_free = b->free;
 	b->free = r;
 }
@@ -290,13 +289,20 @@ void virtio_blk_wait(struct virtio_blk *b)
 {
 	if (!b->armed) {
 		struct io_uring_sqe *sqe = next_sqe(b);
-		io_uring_prep_poll_add(sqe, virtio_kick_fd(&b->v), POLLIN);
+		io_uring_prep_read(sqe, virtio_kick_fd(&b->v), &b->kicks, sizeof(b->kicks), 0);
 		io_uring_sqe_set_data(sqe, NULL);
 		b->armed = true;
 	}
 	int rc = io_uring_submit_and_wait(&b->ring, 1);
 	if (rc < 0 && rc != -EINTR && rc != -EAGAIN && rc != -EBUSY) {
 		LOG_E("disk '%s': io_uring: %s", b->v.id, strerrordesc_np(-rc));
+	}
+}
+
+void virtio_blk_tell(struct virtio_blk *b)
+{
+	for (; b->due != 0; b->due &= b->due - 1) {
+		virtio_tell(&b->v, (unsigned)__builtin_ctz(b->due));
 	}
 }
 
@@ -339,10 +345,7 @@ void virtio_blk_reap(struct virtio_blk *b)
 		int res = cqe->res;
 		io_uring_cqe_seen(&b->ring, cqe);
 		if (r == NULL) {
-			uint64_t kicks; /* how many does not matter: all queues are looked at */
-			ssize_t n = read(virtio_kick_fd(&b->v), &kicks, sizeof(kicks));
-			(void)n;
-			b->armed = false;
+			b->armed = false; /* all queues are looked at */
 		} else {
 			end_one(b, r, res);
 		}

@@ -4,8 +4,9 @@
  * here by a reset alone. All with the device's lock held.
  *
  * I1: a frame is read from the host only when the guest has offered at least one buffer, and at
- * most one (`held`) is in our memory. I2: no header passes, in either direction, that asks for an
- * offload which the driver did not agree on, or that points outside its frame.
+ * most one (`held`) is in our memory; one that fits its first buffer goes straight there. I2: no
+ * header passes, in either direction, that asks for an offload which the driver did not agree on,
+ * or that points outside its frame.
  */
 #include "devices/virtio_net.h"
 
@@ -14,6 +15,7 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/ioctl.h>
+#include <sys/uio.h>
 
 #include "core/base/bytes.h"
 #include "core/base/log.h"
@@ -91,7 +93,7 @@ struct virtio_net {
 	struct virtq_chain first;
 	struct virtq_chain more;
 	uint8_t in_buf[HEADER + FRAME_MAX];
-	uint8_t out_buf[HEADER + FRAME_MAX];
+	struct iovec iov[VIRTQ_SEGS_MAX + 2]; /* of the system call at hand */
 };
 
 static struct virtio_net *net_of(struct virtio *v)
@@ -210,14 +212,18 @@ static void tell_offloads(struct virtio_net *n)
 
 /* ---- from the guest ---- */
 
-/* One frame to the host. False: the host takes none now. A frame that it refuses is lost. */
-static bool write_frame(struct virtio_net *n, uint64_t bytes)
+/* The frame in n->more, with the header h, to the host. False: the host takes none now. A frame
+ * that it refuses is lost. */
+static bool write_frame(struct virtio_net *n, uint8_t h[HEADER])
 {
 	if (!n->link) {
 		return true;
 	}
-	const uint8_t *p = n->header ? n->out_buf : n->out_buf + HEADER;
-	ssize_t rc = write(n->fd, p, n->header ? bytes : bytes - HEADER);
+	unsigned first = n->header ? 0 : 1;
+	n->iov[0] = (struct iovec){ .iov_base = h, .iov_len = HEADER };
+	unsigned count = 1 + virtq_map(&n->v.q[Q_TX], &n->more, false, HEADER,
+				       n->more.read_bytes - HEADER, n->iov + 1);
+	ssize_t rc = writev(n->fd, n->iov + first, (int)(count - first));
 	if (rc < 0 && errno == EAGAIN) {
 		return false;
 	}
@@ -248,15 +254,15 @@ static bool send_frames(struct virtio_net *n)
 			virtio_break(v, "a frame to send is no frame");
 			return false;
 		}
-		/* Copied once, checked, and sent from the copy. What is too long or unsound is
-		 * lost. */
-		uint64_t bytes = n->more.read_bytes;
-		if (bytes <= sizeof(n->out_buf) &&
-		    virtq_read(&v->q[Q_TX], &n->more, 0, n->out_buf, bytes) == bytes &&
-		    is_sound(n->out_buf, bytes - HEADER, &may)) {
-			n->out_buf[H_FLAGS] &= NEEDS_CSUM;
-			put_le16(n->out_buf + H_BUFFERS, 0);
-			busy = !write_frame(n, bytes);
+		/* The header is copied once, checked, and sent from the copy; the rest is sent from
+		 * where it is. What is too long or unsound is lost. */
+		uint8_t h[HEADER];
+		virtq_read(&v->q[Q_TX], &n->more, 0, h, sizeof(h));
+		if (n->more.read_bytes <= HEADER + FRAME_MAX &&
+		    is_sound(h, n->more.read_bytes - HEADER, &may)) {
+			h[H_FLAGS] &= NEEDS_CSUM;
+			put_le16(h + H_BUFFERS, 0);
+			busy = !write_frame(n, h);
 		}
 		if (busy) {
 			virtq_unpop(&v->q[Q_TX]);
@@ -270,15 +276,42 @@ static bool send_frames(struct virtio_net *n)
 
 /* ---- to the guest ---- */
 
-/* One frame into in_buf: `held` says how long it is with its header. False: there is none. */
+/*
+ * One read: the frame's header to in_buf, the frame itself to n->first, and what that has no room
+ * for to its place in in_buf. Returns as read does.
+ */
+static ssize_t read_split(struct virtio_net *n, uint64_t room)
+{
+	unsigned first = n->header ? 0 : 1;
+	memset(n->in_buf, 0, HEADER);
+	n->iov[0] = (struct iovec){ .iov_base = n->in_buf, .iov_len = HEADER };
+	unsigned count = 1 + virtq_map(&n->v.q[Q_RX], &n->first, true, HEADER, room, n->iov + 1);
+	n->iov[count++] = (struct iovec){ .iov_base = n->in_buf + HEADER + room,
+					  .iov_len = FRAME_MAX - room };
+	return readv(n->fd, n->iov + first, (int)(count - first));
+}
+
+/* What read_split put into n->first, to in_buf: the guest sees none of it before all of it has a
+ * place. */
+static void take_back(struct virtio_net *n, uint64_t room)
+{
+	unsigned count = virtq_map(&n->v.q[Q_RX], &n->first, true, HEADER, room, n->iov);
+	uint8_t *to = n->in_buf + HEADER;
+	for (unsigned i = 0; i < count; i++) {
+		memcpy(to, n->iov[i].iov_base, n->iov[i].iov_len);
+		to += n->iov[i].iov_len;
+	}
+}
+
+/* The next frame: into n->first and given to the guest, or, if it takes more buffers, into in_buf;
+ * `held` says how long it is with its header then. False: there is none. */
 static bool read_frame(struct virtio_net *n)
 {
+	struct virtq *q = &n->v.q[Q_RX];
 	const struct offloads may = to_guest(&n->v);
+	const uint64_t room = MIN(n->first.write_bytes - HEADER, (uint64_t)FRAME_MAX);
 	for (unsigned i = 0; n->link && i < TURN_CHAINS; i++) {
-		uint8_t *at = n->header ? n->in_buf : n->in_buf + HEADER;
-		uint32_t head = n->header ? 0 : HEADER;
-		memset(n->in_buf, 0, HEADER);
-		ssize_t rc = read(n->fd, at, sizeof(n->in_buf) - head);
+		ssize_t rc = read_split(n, room);
 		if (rc == 0 || (rc < 0 && is_gone(errno))) {
 			lose_link(n, rc == 0 ? "the other end closed it" : strerrordesc_np(errno));
 			return false;
@@ -286,12 +319,21 @@ static bool read_frame(struct virtio_net *n)
 		if (rc < 0) {
 			return false;
 		}
-		uint32_t bytes = head + (uint32_t)rc;
+		uint64_t bytes = (n->header ? 0 : HEADER) + (uint64_t)rc;
+		uint64_t direct = bytes > HEADER ? MIN(bytes - HEADER, room) : 0;
+		virtq_mark(q, &n->first, HEADER, direct);
 		if (bytes < HEADER + ETHERNET_BYTES || !is_sound(n->in_buf, bytes - HEADER, &may)) {
 			continue; /* lost: the driver could not understand it */
 		}
 		n->in_buf[H_FLAGS] &= may.csum ? NEEDS_CSUM | DATA_VALID : 0;
-		n->held = bytes;
+		if (bytes - HEADER > room) {
+			take_back(n, room);
+			n->held = (uint32_t)bytes;
+			return true;
+		}
+		put_le16(n->in_buf + H_BUFFERS, 1);
+		virtq_write(q, &n->first, 0, n->in_buf, HEADER);
+		virtq_push(q, n->first.head, (uint32_t)bytes);
 		return true;
 	}
 	return false;
@@ -367,7 +409,7 @@ static bool receive_frames(struct virtio_net *n)
 			unpop(n, 1);
 			break;
 		}
-		if (!deliver(n)) {
+		if (n->held > 0 && !deliver(n)) {
 			more = false;
 			break;
 		}

@@ -162,12 +162,11 @@ static void serve_tx(struct virtio_vsock *s)
 		handle(s, &p);
 		virtio_push(&s->v, TX, &s->chain, 0);
 	}
-	virtio_tell(&s->v, TX);
 }
 
 /* ---- to the guest ---- */
 
-/* Fills the chain at hand; len bytes of payload are in s->bounce. Returns the bytes written. */
+/* Fills the chain at hand; its payload is there already. Returns the bytes written. */
 static uint64_t put(struct virtio_vsock *s, const struct packet *p)
 {
 	uint8_t h[HEADER_BYTES] = { 0 };
@@ -181,8 +180,7 @@ static uint64_t put(struct virtio_vsock *s, const struct packet *p)
 	put_le32(h + 32, p->flags);
 	put_le32(h + 36, p->room);
 	put_le32(h + 40, p->taken);
-	uint64_t n = virtq_write(&s->v.q[RX], &s->chain, 0, h, sizeof(h));
-	return n + virtq_write(&s->v.q[RX], &s->chain, HEADER_BYTES, s->bounce, p->len);
+	return virtq_write(&s->v.q[RX], &s->chain, 0, h, sizeof(h)) + p->len;
 }
 
 static uint64_t put_conn(struct virtio_vsock *s, struct vsock_conn *c, uint16_t op, uint32_t flags,
@@ -223,7 +221,7 @@ static uint64_t put_next(struct virtio_vsock *s, struct vsock_conn *c)
 	uint32_t want = vsock_wanted(c);
 	uint64_t room = s->chain.write_bytes - HEADER_BYTES;
 	if (want > 0 && room > 0) {
-		uint32_t n = vsock_receive(s, c, (uint32_t)MIN((uint64_t)want, room));
+		uint32_t n = vsock_receive(s, c, HEADER_BYTES, (uint32_t)MIN((uint64_t)want, room));
 		if (n > 0) {
 			return put_conn(s, c, OP_RW, 0, n);
 		}
@@ -281,7 +279,6 @@ static void serve_rx(struct virtio_vsock *s)
 			virtio_push(&s->v, RX, &s->chain, n);
 		}
 	}
-	virtio_tell(&s->v, RX);
 }
 
 /* After a restore: the other ends are not there. */
@@ -310,6 +307,9 @@ static void work(struct virtio *v)
 		serve_tx(s);
 		serve_rx(s);
 	} while (s->tx_held && s->nloose < ARRAY_LEN(s->loose) && virtio_running(v));
+	/* Both at once, so that a driver that halts wakes up once. */
+	virtio_tell(v, RX);
+	virtio_tell(v, TX);
 }
 
 static void ready(struct virtio *v, uint32_t tag, uint32_t epoll_events)

@@ -98,14 +98,12 @@ void vsock_watch(struct virtio_vsock *s, struct vsock_conn *c)
 
 /* ---- to the host ---- */
 
-/* The two pieces of the ring that hold len bytes from `at` (counted from head) on. */
-static void ring_put(struct vsock_conn *c, const uint8_t *p, uint32_t len)
+/* The next piece of the ring, for up to *len bytes; *len says how many. */
+static uint8_t *ring_room(const struct vsock_conn *c, uint32_t *len)
 {
 	uint32_t at = (c->head + c->len) % VSOCK_BUF_BYTES;
-	uint32_t first = MIN(len, VSOCK_BUF_BYTES - at);
-	memcpy(c->buf + at, p, first);
-	memcpy(c->buf, p + first, len - first);
-	c->len += len;
+	*len = MIN(*len, VSOCK_BUF_BYTES - at);
+	return c->buf + at;
 }
 
 static bool has_buf(struct vsock_conn *c)
@@ -160,15 +158,43 @@ static void flush(struct virtio_vsock *s, struct vsock_conn *c)
 	vsock_watch(s, c);
 }
 
+/* What the host takes at once of len bytes of the chain at hand goes there without a copy. An error
+ * comes again with the next send. */
+static uint32_t send_direct(struct virtio_vsock *s, struct vsock_conn *c, uint64_t at, uint32_t len)
+{
+	if (c->len > 0 || len == 0) {
+		return 0; /* after what waits */
+	}
+	const struct msghdr m = {
+		.msg_iov = s->iov,
+		.msg_iovlen = virtq_map(&s->v.q[1], &s->chain, false, at, len, s->iov),
+	};
+	ssize_t n = sendmsg(c->fd, &m, MSG_NOSIGNAL | MSG_DONTWAIT);
+	if (n <= 0) {
+		return 0;
+	}
+	c->forwarded += (uint32_t)n;
+	return (uint32_t)n;
+}
+
 void vsock_forward(struct virtio_vsock *s, struct vsock_conn *c, uint64_t at, uint32_t len)
 {
-	if (c->state != VSOCK_OPEN || c->guest_ended || !has_buf(c) ||
-	    len > VSOCK_BUF_BYTES - c->len) { /* I2 */
+	if (c->state != VSOCK_OPEN || c->guest_ended || len > VSOCK_BUF_BYTES - c->len) { /* I2 */
 		vsock_reset(s, c);
 		return;
 	}
-	len = (uint32_t)virtq_read(&s->v.q[1], &s->chain, at, s->bounce, len);
-	ring_put(c, s->bounce, len);
+	uint32_t sent = send_direct(s, c, at, len);
+	if (sent < len && !has_buf(c)) {
+		vsock_reset(s, c);
+		return;
+	}
+	while (sent < len) {
+		uint32_t piece = len - sent;
+		uint8_t *to = ring_room(c, &piece);
+		virtq_read(&s->v.q[1], &s->chain, at + sent, to, piece);
+		c->len += piece;
+		sent += piece;
+	}
 	flush(s, c);
 }
 
@@ -214,10 +240,15 @@ static void host_end(struct virtio_vsock *s, struct vsock_conn *c)
 	}
 }
 
-uint32_t vsock_receive(struct virtio_vsock *s, struct vsock_conn *c, uint32_t most)
+uint32_t vsock_receive(struct virtio_vsock *s, struct vsock_conn *c, uint64_t at, uint32_t most)
 {
-	ssize_t n = recv(c->fd, s->bounce, MIN(most, (uint32_t)VSOCK_BUF_BYTES), MSG_DONTWAIT);
+	struct msghdr m = {
+		.msg_iov = s->iov,
+		.msg_iovlen = virtq_map(&s->v.q[0], &s->chain, true, at, most, s->iov),
+	};
+	ssize_t n = recvmsg(c->fd, &m, MSG_DONTWAIT);
 	if (n > 0) {
+		virtq_mark(&s->v.q[0], &s->chain, at, (uint64_t)n);
 		c->sent += (uint32_t)n;
 		return (uint32_t)n;
 	}
@@ -341,7 +372,8 @@ void vsock_answered(struct virtio_vsock *s, struct vsock_conn *c)
 		return;
 	}
 	c->state = VSOCK_OPEN;
-	ring_put(c, (const uint8_t *)text, (uint32_t)n);
+	memcpy(c->buf, text, (size_t)n); /* the first of all */
+	c->len = (uint32_t)n;
 	c->own = (uint32_t)n;
 	flush(s, c);
 }

@@ -8,7 +8,7 @@
 
 enum {
 	VSOCK_CONNS_MAX = 256,
-	VSOCK_BUF_BYTES = 65536, /* of a connection: from the guest, not yet taken by the host */
+	VSOCK_BUF_BYTES = 262144, /* of a connection: from the guest, not yet taken by the host */
 	VSOCK_HELLO_MAX = 32,    /* "CONNECT 4294967295\n" and some */
 	VSOCK_TAG_LISTEN = 1,
 	VSOCK_TAG_CONN = 2, /* and above: connection n */
@@ -79,8 +79,8 @@ struct virtio_vsock {
 	} loose[64];
 	bool tx_held; /* chains wait until `loose` has room */
 	struct vsock_conn conn[VSOCK_CONNS_MAX];
-	struct virtq_chain chain; /* the one at hand */
-	uint8_t bounce[VSOCK_BUF_BYTES];
+	struct virtq_chain chain;         /* the one at hand */
+	struct iovec iov[VIRTQ_SEGS_MAX]; /* of the system call at hand */
 };
 
 /* ---- virtio_vsock_conn.c; all with the lock ---- */
@@ -98,8 +98,9 @@ void vsock_answered(struct virtio_vsock *s, struct vsock_conn *c);
 /* len bytes of the chain at hand, from byte `at` on, go to the host. */
 void vsock_forward(struct virtio_vsock *s, struct vsock_conn *c, uint64_t at, uint32_t len);
 void vsock_guest_shutdown(struct virtio_vsock *s, struct vsock_conn *c, uint32_t flags);
-/* Up to `most` bytes (at least 1) of the host into s->bounce; 0: none now, but maybe owes more. */
-uint32_t vsock_receive(struct virtio_vsock *s, struct vsock_conn *c, uint32_t most);
+/* Up to `most` bytes (at least 1) of the host into the chain at hand, from byte `at` on; 0: none
+ * now, but maybe owes more. */
+uint32_t vsock_receive(struct virtio_vsock *s, struct vsock_conn *c, uint64_t at, uint32_t most);
 /* How many bytes the guest has room for, if there may be some for it. */
 uint32_t vsock_wanted(const struct vsock_conn *c);
 /* Ends it on both sides: the guest is owed a reset. */

@@ -113,7 +113,7 @@ static bool read_desc(const struct virtq *q, uint64_t gpa, struct desc *ret)
 static enum virtq_got add_seg(struct virtq *q, struct virtq_chain *c, const struct desc *d)
 {
 	unsigned n = (unsigned)c->nread + c->nwrite;
-	if (n == VIRTQ_SEGS_MAX) {
+	if (n >= VIRTQ_SEGS_MAX) {
 		return bad(q, "a chain is too long");
 	}
 	if (d->len == 0) {
@@ -274,6 +274,9 @@ bool virtq_wants_irq(struct virtq *q)
 	uint16_t now = q->st.next_used;
 	uint16_t before = q->st.told_used;
 	bool told = q->st.told;
+	if (told && now == before) {
+		return false; /* nothing came since it was told */
+	}
 	q->st.told_used = now;
 	q->st.told = true;
 	if (!q->event_idx) {
@@ -287,40 +290,87 @@ bool virtq_wants_irq(struct virtq *q)
 	return !told || (uint16_t)(now - event - 1) < (uint16_t)(now - before);
 }
 
-/* Copies between buf and the buffers [first, first + n), from byte `at` of them on. */
-static uint64_t copy(const struct virtq *q, const struct virtq_seg *seg, unsigned n, uint64_t at,
-		     uint8_t *out, const uint8_t *in, uint64_t len)
+/* Bytes [at, at + len) of buffers, piece by piece. */
+struct pieces {
+	const struct virtq_seg *seg; /* the next n buffers */
+	unsigned n;
+	uint64_t at;  /* from the first of them on */
+	uint64_t len; /* left */
+	uint64_t gpa; /* of the piece at hand */
+	uint64_t bytes;
+};
+
+static bool next_piece(struct pieces *p)
+{
+	while (p->n > 0 && p->at >= p->seg->len) {
+		p->at -= p->seg->len;
+		p->seg++;
+		p->n--;
+	}
+	if (p->n == 0 || p->len == 0) {
+		return false;
+	}
+	p->gpa = p->seg->gpa + p->at;
+	p->bytes = MIN(p->seg->len - p->at, p->len);
+	p->at += p->bytes;
+	p->len -= p->bytes;
+	return true;
+}
+
+/* Copies between a buffer of ours and the pieces. */
+static uint64_t copy(const struct virtq *q, struct pieces p, uint8_t *out, const uint8_t *in)
 {
 	uint64_t done = 0;
-	for (unsigned i = 0; i < n && done < len; i++) {
-		if (at >= seg[i].len) {
-			at -= seg[i].len;
-			continue;
-		}
-		uint64_t piece = MIN(seg[i].len - at, len - done);
-		gpa_t gpa = GPA(seg[i].gpa + at);
-		struct err *e = out != NULL ? gmem_read(q->gmem, gpa, out + done, piece)
-					    : gmem_write(q->gmem, gpa, in + done, piece);
+	for (; next_piece(&p); done += p.bytes) {
+		struct err *e = out != NULL ? gmem_read(q->gmem, GPA(p.gpa), out + done, p.bytes)
+					    : gmem_write(q->gmem, GPA(p.gpa), in + done, p.bytes);
 		if (e != NULL) {
 			err_drop(e, "cannot be: pop checked the buffer (I2)");
 			break;
 		}
-		done += piece;
-		at = 0;
 	}
 	return done;
+}
+
+static struct pieces part(const struct virtq_chain *c, bool writable, uint64_t at, uint64_t len)
+{
+	return (struct pieces){
+		.seg = c->seg + (writable ? c->nread : 0),
+		.n = writable ? c->nwrite : c->nread,
+		.at = at,
+		.len = len,
+	};
 }
 
 uint64_t virtq_read(const struct virtq *q, const struct virtq_chain *c, uint64_t at, void *ret,
 		    uint64_t len)
 {
-	return copy(q, c->seg, c->nread, at, ret, NULL, len);
+	return copy(q, part(c, false, at, len), ret, NULL);
 }
 
 uint64_t virtq_write(struct virtq *q, const struct virtq_chain *c, uint64_t at, const void *p,
 		     uint64_t len)
 {
-	return copy(q, c->seg + c->nread, c->nwrite, at, NULL, p, len);
+	return copy(q, part(c, true, at, len), NULL, p);
+}
+
+unsigned virtq_map(const struct virtq *q, const struct virtq_chain *c, bool writable, uint64_t at,
+		   uint64_t len, struct iovec *ret)
+{
+	unsigned n = 0;
+	for (struct pieces p = part(c, writable, at, len); next_piece(&p); n++) {
+		void *host = gmem_at(q->gmem, GPA(p.gpa), p.bytes);
+		BUG_ON(host == NULL); /* pop checked the buffer (I2) */
+		ret[n] = (struct iovec){ .iov_base = host, .iov_len = p.bytes };
+	}
+	return n;
+}
+
+void virtq_mark(struct virtq *q, const struct virtq_chain *c, uint64_t at, uint64_t len)
+{
+	for (struct pieces p = part(c, true, at, len); next_piece(&p);) {
+		gmem_mark_dirty(q->gmem, GPA(p.gpa), p.bytes);
+	}
 }
 
 static const struct state_field virtq_fields[] = {

@@ -13,6 +13,8 @@
 #ifndef TORPOR_DEVICES_VIRTQ_H
 #define TORPOR_DEVICES_VIRTQ_H
 
+#include <sys/uio.h>
+
 #include "core/gmem.h"
 #include "snapshot/desc.h"
 
@@ -79,7 +81,7 @@ void virtq_push(struct virtq *q, uint16_t head, uint32_t written);
  * all n are published. */
 void virtq_put(struct virtq *q, unsigned k, uint16_t head, uint32_t written);
 void virtq_publish(struct virtq *q, unsigned n);
-/* After one or more pushes: does the driver want an interrupt? */
+/* After pushes: does the driver want an interrupt? Not when there was none since the last time. */
 bool virtq_wants_irq(struct virtq *q);
 
 /* Copies from the read part, or into the write part, from byte `at` on; returns how many bytes,
@@ -88,5 +90,10 @@ uint64_t virtq_read(const struct virtq *q, const struct virtq_chain *c, uint64_t
 		    uint64_t len);
 uint64_t virtq_write(struct virtq *q, const struct virtq_chain *c, uint64_t at, const void *p,
 		     uint64_t len);
+/* The same without a copy: host addresses of these bytes, at most one per buffer of the part, for a
+ * system call that is made at once. How many; what was written there is marked by virtq_mark. */
+unsigned virtq_map(const struct virtq *q, const struct virtq_chain *c, bool writable, uint64_t at,
+		   uint64_t len, struct iovec *ret);
+void virtq_mark(struct virtq *q, const struct virtq_chain *c, uint64_t at, uint64_t len);
 
 #endif

@@ -28,7 +28,8 @@ enum {
 	TX = 1,
 	EVENT = 2,
 	HEADER = 44,
-	BUF = 8192, /* each of the driver's buffers */
+	BUF = 8192,        /* each of the driver's buffers */
+	OUR_ROOM = 262144, /* the device's, of each connection */
 	RX_AT = 0x400000,
 	TX_AT = 0x600000,
 	EVENT_AT = 0x700000,
@@ -195,7 +196,7 @@ static int from_guest(struct vs *s)
 	int l = listen_at(path);
 	put(s, REQUEST, 1000, 5, 0, NULL, 0);
 	want(s, RESPONSE, 5, 1000, &g);
-	assert_int_equal(g.room, 65536);
+	assert_int_equal(g.room, OUR_ROOM);
 	int fd = accept4(l, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
 	assert_true(fd >= 0);
 	close(l);
@@ -337,7 +338,7 @@ static void test_credit(void **state)
 	uint32_t told = 0;
 	s.taken = 150;
 	for (unsigned i = 0; i < 4000 && out < 3000000; i++) {
-		uint32_t len = (uint32_t)MIN(65536 - (out - told), (uint64_t)4096);
+		uint32_t len = (uint32_t)MIN(OUR_ROOM - (out - told), (uint64_t)4096);
 		for (uint32_t k = 0; k < len; k++) {
 			buf[k] = (uint8_t)((out + k) % 251);
 		}
