@@ -22,20 +22,22 @@ void child_done(struct child *c)
 }
 
 /* In the child: between fork and exec only what a signal handler may do. */
-static _Noreturn void become(char *const *argv, int out, int pass_fd)
+static _Noreturn void become(const char *program, char *const *argv, int out, int pass_fd)
 {
 	sigset_t none;
 	sigemptyset(&none);
 	(void)sigprocmask(SIG_SETMASK, &none, NULL);
 	if (dup2(out, STDOUT_FILENO) >= 0 && (pass_fd < 0 || fcntl(pass_fd, F_SETFD, 0) == 0)) {
-		execv("/proc/self/exe", argv);
+		(void)(program != NULL ? execvp(program, argv) : execv("/proc/self/exe", argv));
 	}
 	_exit(EXEC_FAILED);
 }
 
-struct err *child_start(const struct opt_words *w, int pass_fd, struct child *ret)
+struct err *child_start(const char *program, const struct opt_words *w, int pass_fd,
+			struct child *ret)
 {
-	char *argv[ARRAY_LEN(w->v) + 1] = { (char *)(uintptr_t) "torpor" };
+	const char *name = program != NULL ? program : "torpor";
+	char *argv[ARRAY_LEN(w->v) + 1] = { (char *)(uintptr_t)name };
 	memcpy(argv + 1, w->v, w->n * sizeof(argv[0]));
 	int ends[2];
 	if (pipe2(ends, O_CLOEXEC) != 0) {
@@ -46,10 +48,10 @@ struct err *child_start(const struct opt_words *w, int pass_fd, struct child *re
 	fflush(NULL);
 	pid_t pid = fork();
 	if (pid < 0) {
-		return ERR_ERRNO("starting 'torpor %s'", w->v[0]);
+		return ERR_ERRNO("starting '%s %s'", name, w->v[0]);
 	}
 	if (pid == 0) {
-		become(argv, out.n, pass_fd);
+		become(program, argv, out.n, pass_fd);
 	}
 	*ret = (struct child){ .pid = pid, .out = fd_move(&in) };
 	return NULL;
@@ -137,7 +139,7 @@ static UNUSED void child_donep(struct child *c)
 struct err *child_run(const struct opt_words *w, int pass_fd, int *ret_status, json_t **ret_answer)
 {
 	SCOPE(child_donep) struct child c = { .out = FD_NONE };
-	TRY(child_start(w, pass_fd, &c));
+	TRY(child_start(NULL, w, pass_fd, &c));
 	size_t which = 1;
 	while (which != 0) {
 		TRY(child_wait(&c, 1, -1, &which));

@@ -20,16 +20,17 @@ struct child {
 	int status; /* exit status, once it has ended; 128 + the signal that ended it */
 };
 
-/* This binary with those words (the verb first). pass_fd: a descriptor that it gets, too; -1: none.
- */
-MUST_USE struct err *child_start(const struct opt_words *w, int pass_fd, struct child *ret);
+/* program with those words; NULL: this binary, the verb first. pass_fd: a descriptor that it gets,
+ * too; -1: none. */
+MUST_USE struct err *child_start(const char *program, const struct opt_words *w, int pass_fd,
+				 struct child *ret);
 /*
  * Waits until one of n children has ended or timeout_ms (-1: for ever) is over, gathering what all
  * print. *ret: its index, or n.
  */
 MUST_USE struct err *child_wait(struct child *c, size_t n, int timeout_ms, size_t *ret);
 void child_done(struct child *c); /* does not end it */
-/* One child from start to end, and what it printed as JSON: NULL if it is none. */
+/* One of this binary from start to end, and what it printed as JSON: NULL if it is none. */
 MUST_USE struct err *child_run(const struct opt_words *w, int pass_fd, int *ret_status,
 			       json_t **ret_answer);
 

@@ -127,7 +127,7 @@ struct many {
 	uint64_t deadline_ns;
 	struct child child[JOBS_MAX];
 	size_t of[JOBS_MAX]; /* item that the child is about */
-	bool told;
+	bool units;
 };
 
 static UNUSED void many_done(struct many *m)
@@ -229,13 +229,14 @@ static size_t running(const struct many *m)
 }
 
 /* words: verb and options of the item's process. */
-static struct err *launch(struct many *m, struct item *it, const struct opt_words *w)
+static struct err *launch(struct many *m, const char *program, struct item *it,
+			  const struct opt_words *w)
 {
 	size_t slot = 0;
 	while (m->child[slot].pid != 0) {
 		slot++; /* there is a free one: fewer run than m->jobs */
 	}
-	TRY(child_start(w, -1, &m->child[slot]));
+	TRY(child_start(program, w, -1, &m->child[slot]));
 	m->of[slot] = (size_t)(it - m->item);
 	it->step = STEP_UNDER_WAY;
 	return NULL;
@@ -304,8 +305,12 @@ static struct err *tell_many(const struct args *a, const struct many *m, int *re
 		} else if (!a->json && it->step == STEP_DONE) {
 			const json_t *ref = json_object_get(it->answer, "from");
 			const json_t *saved = json_object_get(it->answer, "ref");
-			printf("%s: %s %s\n", it->g->name, saved != NULL ? "saved as" : "up from",
-			       json_string_value(saved != NULL ? saved : ref));
+			const json_t *what = saved != NULL ? saved : ref;
+			printf("%s: %s%s\n", it->g->name,
+			       saved != NULL  ? "saved as "
+			       : what != NULL ? "up from "
+					      : "up",
+			       what != NULL ? json_string_value(what) : "");
 		}
 	}
 	if (!a->json) {
@@ -368,8 +373,21 @@ static void pace(const struct many *m)
 	}
 }
 
+/* systemd starts it, in a unit of its own. */
+static struct err *start_unit(struct many *m, struct item *it)
+{
+	SCOPE(words_donep) struct opt_words w = { .n = 0 };
+	TRY(opt_words_add(&w, "start"));
+	TRY(opt_words_add(&w, "torpor@%s.service", it->g->name));
+	pace(m);
+	return launch(m, "systemctl", it, &w);
+}
+
 static struct err *start_one(struct many *m, struct item *it, bool by_hand)
 {
+	if (m->units) {
+		return start_unit(m, it);
+	}
 	SCOPE(words_donep) struct opt_words w = { .n = 0 };
 	TRY(opt_words_add(&w, "start"));
 	TRY(opt_words_add(&w, "%s", it->g->name));
@@ -380,7 +398,7 @@ static struct err *start_one(struct many *m, struct item *it, bool by_hand)
 		TRY(opt_words_add(&w, "--automatic"));
 	}
 	pace(m);
-	return launch(m, it, &w);
+	return launch(m, NULL, it, &w);
 }
 
 /* The most urgent one that waits for nobody; *ret_more: some wait still. */
@@ -450,6 +468,9 @@ struct err *cmd_guests_start(struct args *a, int *ret_status)
 	const struct opt opts[] = {
 		{ "jobs", "N", OPT_UINT, &m.jobs,
 		  "how many at a time; default as many as there are CPUs, 2 to 8" },
+		{ "units", NULL, OPT_FLAG, &m.units,
+		  "as units of systemd, torpor@NAME.service, which has the store in\n"
+		  "/var/lib/torpor/store" },
 	};
 	TRY(opts_parse(a, about_start, opts, ARRAY_LEN(opts), 0, -1));
 	if (a->help) {
@@ -486,7 +507,7 @@ static struct err *stop_one(struct many *m, struct item *it)
 	TRY(opt_words_add(&w, "--timeout"));
 	TRY(opt_words_add(&w, "%llu",
 			  (unsigned long long)((m->deadline_ns - now) / 1000000000u + 1)));
-	return launch(m, it, &w);
+	return launch(m, NULL, it, &w);
 }
 
 static void interrupt_all(const struct many *m)

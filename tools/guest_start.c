@@ -499,7 +499,7 @@ static struct err *take_start_lock(struct keeper *k)
 	struct rundir_vm vm;
 	bool lives = false;
 	TRY(rundir_find(k->s->name, &lives, &vm));
-	if (lives && k->automatic) {
+	if (lives && k->automatic && !k->s->foreground) {
 		k->answer =
 			json_pack("{s:s,s:i,s:b}", "name", k->s->name, "pid", vm.pid, "already", 1);
 		return NULL;
