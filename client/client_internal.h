@@ -18,4 +18,14 @@ int tc_ask(struct torpor_client *c, json_t *request, int fd, json_t **ret_answer
 /* The same, for a request whose answer says nothing but that it was done. */
 int tc_do(struct torpor_client *c, json_t *request, int fd);
 
+/* {"Torpor":{"v":1,"cmd":cmd}}; *ret is what stands below `key` in the answer, *ret_root its owner.
+ */
+int tc_ask_torpor(struct torpor_client *c, json_t *cmd, const char *key, json_t **ret_root,
+		  json_t **ret);
+/* An answer of another form than is known. */
+int tc_unexpected(struct torpor_client *c);
+/* Members of an object; 0 and "" for those that are not there. */
+uint64_t tc_number(const json_t *j, const char *key);
+void tc_text(const json_t *j, const char *key, char *ret, size_t len);
+
 #endif

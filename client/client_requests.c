@@ -12,18 +12,18 @@
 
 #define LEN(a) (sizeof(a) / sizeof((a)[0]))
 
-static uint64_t number(const json_t *j, const char *key)
+uint64_t tc_number(const json_t *j, const char *key)
 {
 	return (uint64_t)json_integer_value(json_object_get(j, key));
 }
 
-static void copy_text(const json_t *j, const char *key, char *ret, size_t len)
+void tc_text(const json_t *j, const char *key, char *ret, size_t len)
 {
 	const char *s = json_string_value(json_object_get(j, key));
 	snprintf(ret, len, "%s", s != NULL ? s : "");
 }
 
-static int unexpected(struct torpor_client *c)
+int tc_unexpected(struct torpor_client *c)
 {
 	return tc_fail(c, EPROTO, "the VM gave an unexpected answer");
 }
@@ -45,15 +45,15 @@ static int ask_below(struct torpor_client *c, json_t *request, int fd, const cha
 	json_t *below = json_object_get(root, key);
 	if (!json_is_object(below)) {
 		json_decref(root);
-		return unexpected(c);
+		return tc_unexpected(c);
 	}
 	*ret_root = root;
 	*ret = below;
 	return 0;
 }
 
-static int ask_torpor(struct torpor_client *c, json_t *cmd, const char *key, json_t **ret_root,
-		      json_t **ret)
+int tc_ask_torpor(struct torpor_client *c, json_t *cmd, const char *key, json_t **ret_root,
+		  json_t **ret)
 {
 	json_t *root = NULL;
 	json_t *below = NULL;
@@ -65,7 +65,7 @@ static int ask_torpor(struct torpor_client *c, json_t *cmd, const char *key, jso
 	below = json_object_get(below, key);
 	if (!json_is_object(below)) {
 		json_decref(root);
-		return unexpected(c);
+		return tc_unexpected(c);
 	}
 	*ret_root = root;
 	*ret = below;
@@ -103,23 +103,23 @@ int torpor_status(struct torpor_client *c, struct torpor_status *ret)
 {
 	json_t *root = NULL;
 	json_t *s = NULL;
-	int rc = ask_torpor(c, json_string("Status"), "Status", &root, &s);
+	int rc = tc_ask_torpor(c, json_string("Status"), "Status", &root, &s);
 	if (rc != 0) {
 		return rc;
 	}
 	memset(ret, 0, sizeof(*ret));
-	copy_text(s, "name", ret->name, sizeof(ret->name));
-	copy_text(s, "uuid", ret->uuid, sizeof(ret->uuid));
-	copy_text(s, "family", ret->family, sizeof(ret->family));
-	copy_text(s, "state", ret->state, sizeof(ret->state));
-	copy_text(s, "store", ret->store, sizeof(ret->store));
+	tc_text(s, "name", ret->name, sizeof(ret->name));
+	tc_text(s, "uuid", ret->uuid, sizeof(ret->uuid));
+	tc_text(s, "family", ret->family, sizeof(ret->family));
+	tc_text(s, "state", ret->state, sizeof(ret->state));
+	tc_text(s, "store", ret->store, sizeof(ret->store));
 	ret->taking = json_is_true(json_object_get(s, "taking"));
-	ret->resets = number(s, "resets");
-	ret->suspended_ns = number(s, "suspended_ns");
-	ret->mem_bytes = number(s, "mem_bytes");
-	ret->mem_allocated = number(s, "mem_allocated");
-	ret->cpus = (unsigned)number(s, "cpus");
-	ret->pid = (int)number(s, "pid");
+	ret->resets = tc_number(s, "resets");
+	ret->suspended_ns = tc_number(s, "suspended_ns");
+	ret->mem_bytes = tc_number(s, "mem_bytes");
+	ret->mem_allocated = tc_number(s, "mem_allocated");
+	ret->cpus = (unsigned)tc_number(s, "cpus");
+	ret->pid = (int)tc_number(s, "pid");
 	json_decref(root);
 	return 0;
 }
@@ -130,20 +130,20 @@ int torpor_snapshot_take(struct torpor_client *c, const char *tag, struct torpor
 {
 	json_t *root = NULL;
 	json_t *t = NULL;
-	int rc = ask_torpor(c, json_pack("{s:{s:s}}", "Take", "tag", tag != NULL ? tag : ""),
-			    "Take", &root, &t);
+	int rc = tc_ask_torpor(c, json_pack("{s:{s:s}}", "Take", "tag", tag != NULL ? tag : ""),
+			       "Take", &root, &t);
 	if (rc != 0) {
 		return rc;
 	}
 	if (ret != NULL) {
 		memset(ret, 0, sizeof(*ret));
-		copy_text(t, "ref", ret->ref, sizeof(ret->ref));
-		ret->number = number(t, "number");
-		ret->frozen_at_ns = number(t, "frozen_at_ns");
-		ret->pause_us = number(t, "pause_us");
-		ret->elapsed_us = number(t, "elapsed_us");
-		ret->pages_stored = number(t, "pages_stored");
-		ret->bytes_stored = number(t, "bytes_stored");
+		tc_text(t, "ref", ret->ref, sizeof(ret->ref));
+		ret->number = tc_number(t, "number");
+		ret->frozen_at_ns = tc_number(t, "frozen_at_ns");
+		ret->pause_us = tc_number(t, "pause_us");
+		ret->elapsed_us = tc_number(t, "elapsed_us");
+		ret->pages_stored = tc_number(t, "pages_stored");
+		ret->bytes_stored = tc_number(t, "bytes_stored");
 	}
 	json_decref(root);
 	return 0;
@@ -153,15 +153,15 @@ int torpor_take_status(struct torpor_client *c, struct torpor_take_status *ret)
 {
 	json_t *root = NULL;
 	json_t *t = NULL;
-	int rc = ask_torpor(c, json_string("TakeStatus"), "TakeStatus", &root, &t);
+	int rc = tc_ask_torpor(c, json_string("TakeStatus"), "TakeStatus", &root, &t);
 	if (rc != 0) {
 		return rc;
 	}
 	memset(ret, 0, sizeof(*ret));
 	ret->taking = json_is_true(json_object_get(t, "taking"));
-	copy_text(t, "step", ret->step, sizeof(ret->step));
-	ret->done = number(t, "done");
-	ret->total = number(t, "total");
+	tc_text(t, "step", ret->step, sizeof(ret->step));
+	ret->done = tc_number(t, "done");
+	ret->total = tc_number(t, "total");
 	json_decref(root);
 	return 0;
 }
@@ -170,20 +170,20 @@ static int ask_checkpoint(struct torpor_client *c, json_t *cmd, struct torpor_ch
 {
 	json_t *root = NULL;
 	json_t *s = NULL;
-	int rc = ask_torpor(c, cmd, "Checkpoint", &root, &s);
+	int rc = tc_ask_torpor(c, cmd, "Checkpoint", &root, &s);
 	if (rc != 0) {
 		return rc;
 	}
 	if (ret != NULL) {
 		memset(ret, 0, sizeof(*ret));
-		copy_text(s, "every", ret->every, sizeof(ret->every));
-		copy_text(s, "keep", ret->keep, sizeof(ret->keep));
-		copy_text(s, "error", ret->error, sizeof(ret->error));
+		tc_text(s, "every", ret->every, sizeof(ret->every));
+		tc_text(s, "keep", ret->keep, sizeof(ret->keep));
+		tc_text(s, "error", ret->error, sizeof(ret->error));
 		ret->taking = json_is_true(json_object_get(s, "taking"));
-		ret->taken = number(s, "taken");
-		ret->failed = number(s, "failed");
-		ret->last_number = number(s, "last_number");
-		ret->last_frozen_at_ns = number(s, "last_frozen_at_ns");
+		ret->taken = tc_number(s, "taken");
+		ret->failed = tc_number(s, "failed");
+		ret->last_number = tc_number(s, "last_number");
+		ret->last_frozen_at_ns = tc_number(s, "last_frozen_at_ns");
 	}
 	json_decref(root);
 	return 0;
@@ -246,7 +246,7 @@ int torpor_vm_descriptor(struct torpor_client *c, int *ret_fd)
 	int fd = -1;
 	int rc = tc_ask(c, json_string("GetVmDescriptor"), -1, NULL, &fd);
 	if (rc == 0 && fd < 0) {
-		return unexpected(c);
+		return tc_unexpected(c);
 	}
 	if (rc == 0) {
 		*ret_fd = fd;
@@ -269,7 +269,7 @@ int torpor_register_memory(struct torpor_client *c, int memfd, uint64_t offset, 
 	if (rc != 0) {
 		return rc;
 	}
-	*ret_region_id = number(body, "region_id");
+	*ret_region_id = tc_number(body, "region_id");
 	json_decref(root);
 	return 0;
 }
@@ -358,16 +358,16 @@ int torpor_swap_status(struct torpor_client *c, struct torpor_swap_status *ret)
 	const json_t *m = json_object_get(s, "metrics");
 	const json_t *t = json_object_get(s, "state_transition");
 	memset(ret, 0, sizeof(*ret));
-	copy_text(s, "state", ret->state, sizeof(ret->state));
-	ret->resident_pages = number(m, "resident_pages");
-	ret->copied_from_file_pages = number(m, "copied_from_file_pages");
-	ret->copied_from_staging_pages = number(m, "copied_from_staging_pages");
-	ret->zeroed_pages = number(m, "zeroed_pages");
-	ret->redundant_pages = number(m, "redundant_pages");
-	ret->staging_pages = number(m, "staging_pages");
-	ret->swap_pages = number(m, "swap_pages");
-	ret->transition_pages = number(t, "pages");
-	ret->transition_ms = number(t, "time_ms");
+	tc_text(s, "state", ret->state, sizeof(ret->state));
+	ret->resident_pages = tc_number(m, "resident_pages");
+	ret->copied_from_file_pages = tc_number(m, "copied_from_file_pages");
+	ret->copied_from_staging_pages = tc_number(m, "copied_from_staging_pages");
+	ret->zeroed_pages = tc_number(m, "zeroed_pages");
+	ret->redundant_pages = tc_number(m, "redundant_pages");
+	ret->staging_pages = tc_number(m, "staging_pages");
+	ret->swap_pages = tc_number(m, "swap_pages");
+	ret->transition_pages = tc_number(t, "pages");
+	ret->transition_ms = tc_number(t, "time_ms");
 	json_decref(root);
 	return 0;
 }
@@ -435,7 +435,7 @@ int torpor_balloon_ws(struct torpor_client *c, struct torpor_ws_bucket *ret, uns
 		const json_t *bytes = json_object_get(bucket, "bytes");
 		if (i < max) {
 			ret[i] = (struct torpor_ws_bucket){
-				.age_ms = number(bucket, "age"),
+				.age_ms = tc_number(bucket, "age"),
 				.anon_bytes =
 					(uint64_t)json_integer_value(json_array_get(bytes, 0)),
 				.file_bytes =
@@ -444,7 +444,7 @@ int torpor_balloon_ws(struct torpor_client *c, struct torpor_ws_bucket *ret, uns
 		}
 	}
 	*ret_n = (unsigned)json_array_size(list);
-	*ret_balloon_actual = number(b, "balloon_actual");
+	*ret_balloon_actual = tc_number(b, "balloon_actual");
 	json_decref(root);
 	return 0;
 }
@@ -488,7 +488,7 @@ static int usb_attach(struct torpor_client *c, const char *how, int fd, unsigned
 	if (rc != 0) {
 		return rc;
 	}
-	*ret_port = (unsigned)number(json_object_get(body, "Ok"), "port");
+	*ret_port = (unsigned)tc_number(json_object_get(body, "Ok"), "port");
 	json_decref(root);
 	return 0;
 }
@@ -528,11 +528,11 @@ int torpor_usb_list(struct torpor_client *c, struct torpor_usb_device ret[16], u
 	json_t *d;
 	json_array_foreach(json_object_get(body, "Devices"), i, d)
 	{
-		if (number(d, "port") != 0 && n < 16) {
+		if (tc_number(d, "port") != 0 && n < 16) {
 			ret[n++] = (struct torpor_usb_device){
-				.port = (unsigned)number(d, "port"),
-				.vendor_id = (unsigned)number(d, "vendor_id"),
-				.product_id = (unsigned)number(d, "product_id"),
+				.port = (unsigned)tc_number(d, "port"),
+				.vendor_id = (unsigned)tc_number(d, "vendor_id"),
+				.product_id = (unsigned)tc_number(d, "product_id"),
 			};
 		}
 	}
@@ -575,7 +575,7 @@ int torpor_gpu_list(struct torpor_client *c, char **ret_json)
 				JSON_COMPACT);
 	json_decref(root);
 	if (text == NULL) {
-		return unexpected(c);
+		return tc_unexpected(c);
 	}
 	*ret_json = text;
 	return 0;
@@ -698,7 +698,7 @@ int torpor_net_add(struct torpor_client *c, const char *tap, unsigned *ret_bus)
 	if (rc != 0) {
 		return rc;
 	}
-	*ret_bus = (unsigned)number(body, "bus");
+	*ret_bus = (unsigned)tc_number(body, "bus");
 	json_decref(root);
 	return 0;
 }

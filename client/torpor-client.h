@@ -101,6 +101,44 @@ struct torpor_take_status {
 };
 int torpor_take_status(struct torpor_client *c, struct torpor_take_status *ret);
 
+int torpor_take_cancel(struct torpor_client *c); /* given up; the take's own answer says so */
+
+/* ref is NAME@TAG or NAME@NUMBER. Mind the time limit. ret may be NULL. */
+struct torpor_rewound {
+	char ref[160];
+	uint64_t number;
+	char safety[160]; /* what the VM was before */
+	uint64_t safety_number;
+	uint64_t pages_written;
+	uint64_t stopped_us;
+	uint64_t elapsed_us;
+};
+int torpor_rewind(struct torpor_client *c, const char *ref, struct torpor_rewound *ret);
+
+/* What lasts, by its number: anybody may ask about it, wait for it, and give it up. */
+struct torpor_job {
+	uint64_t id;
+	char kind[32];        /* Take, Rewind, SuspendVm, ... */
+	char state[16];       /* running, done, failed, cancelled */
+	uint64_t begun_at_ns; /* host clock, since 1970 */
+	uint64_t elapsed_us;  /* 0: it runs */
+	char step[64];        /* "": not told */
+	uint64_t done;
+	uint64_t total;
+	char error[512]; /* why it failed; "" */
+};
+/* Returns when the job has begun. max_pause_us 0: the default. */
+int torpor_take_begin(struct torpor_client *c, const char *tag, uint64_t max_pause_us,
+		      uint64_t *ret_id);
+int torpor_rewind_begin(struct torpor_client *c, const char *ref, uint64_t *ret_id);
+/* -ENOENT: no such job, or it is long over. */
+int torpor_job(struct torpor_client *c, uint64_t id, struct torpor_job *ret);
+/* At most max of them into ret; *ret_n is how many there are. */
+int torpor_jobs(struct torpor_client *c, struct torpor_job *ret, unsigned max, unsigned *ret_n);
+/* Returns what the job returns, when it has ended: mind the time limit. */
+int torpor_job_wait(struct torpor_client *c, uint64_t id);
+int torpor_job_cancel(struct torpor_client *c, uint64_t id);
+
 /* Automatic snapshots of the VM. */
 struct torpor_checkpoint {
 	char every[64]; /* like "30s"; "off" */

@@ -118,11 +118,7 @@ static void pop_answer(struct conn *c)
 static void conn_free(struct conn *c)
 {
 	struct ctl *ctl = c->ctl;
-	for (struct pending *p = ctl->pending; p != NULL; p = p->next) {
-		if (p->conn == c) {
-			p->conn = NULL;
-		}
-	}
+	ctl_jobs_conn_gone(ctl, c);
 	for (struct conn **at = &ctl->conns; *at != NULL; at = &(*at)->next) {
 		if (*at == c) {
 			*at = c->next;
@@ -448,6 +444,7 @@ struct err *ctl_new(struct loop *loop, int listen_fd, int readonly_fd, struct li
 	c->buf = malloc(CTL_PACKET_BYTES_MAX);
 	ENSURE(c->buf != NULL, ERR_SYS, "out of memory");
 	TRY(loop_timer_add(loop, ctl_balloon_look, c, &c->balloon_timer));
+	TRY(loop_timer_add(loop, ctl_job_timer, c, &c->job_timer));
 	life_watch(life, ctl_on_news, c);
 	*ret_ctl = MOVE(c);
 	return NULL;
@@ -462,10 +459,8 @@ void ctl_free(struct ctl *c)
 	while (c->conns != NULL) {
 		conn_free(c->conns);
 	}
-	ctl_balloon_done(c);
-	for (struct pending *p = c->pending; p != NULL; p = p->next) {
-		p->ctl = NULL; /* I3 */
-	}
+	loop_timer_del(c->balloon_timer);
+	ctl_jobs_done(c); /* I3 */
 	ctl_listeners_free(c);
 	for (unsigned i = 0; i < c->ndoors; i++) {
 		loop_fd_del(c->doors[i].watch);

@@ -57,24 +57,6 @@ static bool wants(const struct pending *p)
 	return p->balloon != WAIT_OTHER;
 }
 
-/* Answers and frees p: with text, or with e. */
-static void answer(struct pending *p, char *text, struct err *e)
-{
-	ctl_pending_unlink(p);
-	if (p->conn == NULL) {
-		ctl_answer_free(text);
-		err_drop(e, "its client has left");
-	} else {
-		if (e != NULL) {
-			ctl_reply_err(p->conn, e);
-		} else {
-			ctl_reply(p->conn, text);
-		}
-		ctl_conn_end_if_done(p->conn);
-	}
-	free(p);
-}
-
 static struct err *not_ready(void)
 {
 	return err_set_errno(ERR(ERR_NOT_NOW, "BalloonCommand: the guest's driver for the balloon "
@@ -88,24 +70,24 @@ static bool settle(struct pending *p, const struct virtio_balloon_info *i, uint6
 	bool stats = p->balloon == WAIT_STATS;
 	uint64_t since = stats ? p->since_ns : MAX(p->since_ns, p->ctl->balloon_moved_ns);
 	if (stats && i->told > p->want) {
-		answer(p, ctl_answer_json(stats_json(i)), NULL);
+		ctl_pending_end(p, ctl_answer_json(stats_json(i)), NULL);
 	} else if (!stats && i->actual_bytes == p->want) {
-		answer(p, ctl_answer_ok(), NULL);
+		ctl_pending_end(p, ctl_answer_ok(), NULL);
 	} else if (stats ? !i->can_tell : !i->ready) {
-		answer(p, NULL, not_ready());
+		ctl_pending_end(p, NULL, not_ready());
 	} else if (now - since < (stats ? STATS_NS : STILL_NS)) {
 		return false;
 	} else if (stats) {
 		struct err *e = ERR(ERR_NOT_NOW, "BalloonCommand: the guest does not tell its "
 						 "figures; does it run?");
-		answer(p, NULL, err_set_errno(e, ETIMEDOUT));
+		ctl_pending_end(p, NULL, err_set_errno(e, ETIMEDOUT));
 	} else {
 		struct err *e =
 			ERR(ERR_NOT_NOW,
 			    "BalloonCommand: the balloon has %llu of %llu bytes and does "
 			    "not get further; it stays asked for them",
 			    (unsigned long long)i->actual_bytes, (unsigned long long)p->want);
-		answer(p, NULL, err_set_errno(e, ETIMEDOUT));
+		ctl_pending_end(p, NULL, err_set_errno(e, ETIMEDOUT));
 	}
 	return true;
 }
@@ -143,7 +125,7 @@ void ctl_balloon_look(void *arg)
 	struct device *dev = device(ctl);
 	uint64_t now = clock_mono_ns();
 	if (dev == NULL) {
-		return; /* the VM ends: ctl_balloon_done */
+		return; /* the VM ends: ctl_jobs_done */
 	}
 	const struct virtio_balloon_info i = virtio_balloon_look(dev);
 	tell_events(ctl, &i, now);
@@ -162,28 +144,17 @@ void ctl_balloon_look(void *arg)
 	loop_timer_set(ctl->balloon_timer, waits ? now + LOOK_NS : UINT64_MAX);
 }
 
-void ctl_balloon_done(struct ctl *ctl)
-{
-	loop_timer_del(ctl->balloon_timer);
-	for (struct pending *p = ctl->pending; p != NULL;) {
-		struct pending *next = p->next;
-		if (wants(p)) {
-			ctl_pending_unlink(p);
-			free(p);
-		}
-		p = next;
-	}
-}
-
 /* ---- requests ---- */
 
 static void wait_for(struct call *call, enum ctl_wait what, uint64_t want)
 {
-	struct pending *p = ctl_pending_new(call);
+	struct pending *p = ctl_pending_new(call, "BalloonCommand", LIMIT_BALLOON_MS);
 	if (p != NULL) {
 		p->balloon = what;
 		p->want = want;
-		p->since_ns = clock_mono_ns();
+		if (what == WAIT_ADJUST) { /* figures come soon or not at all: no job */
+			ctl_pending_begun(p);
+		}
 		ctl_balloon_look(call->ctl);
 	}
 }
@@ -201,7 +172,7 @@ static void adjust(struct call *call, struct device *dev)
 	}
 	for (struct pending *p; (p = first_of(call->ctl, WAIT_ADJUST)) != NULL;) {
 		struct err *e = ERR(ERR_CANCELLED, "BalloonCommand: overridden by a later one");
-		answer(p, NULL, err_set_errno(e, ECANCELED));
+		ctl_pending_end(p, NULL, err_set_errno(e, ECANCELED));
 	}
 	virtio_balloon_target(dev, bytes);
 	if (call->req->balloon.adjust.wait_for_success) {

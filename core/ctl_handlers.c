@@ -35,35 +35,6 @@ static void do_exit(struct call *call)
 	life_stop(life);
 }
 
-struct pending *ctl_pending_new(const struct call *call)
-{
-	struct ctl *ctl = call->ctl;
-	struct pending *p = calloc(1, sizeof(*p));
-	if (p == NULL) {
-		ctl_reply(call->conn, ctl_answer_json(NULL));
-		return NULL;
-	}
-	p->ctl = ctl;
-	p->conn = call->conn;
-	snprintf(p->name, sizeof(p->name), "%s", life_config(ctl->life)->name);
-	p->next = ctl->pending;
-	ctl->pending = p;
-	return p;
-}
-
-void ctl_pending_unlink(const struct pending *p)
-{
-	if (p->ctl == NULL) {
-		return;
-	}
-	for (struct pending **at = &p->ctl->pending; *at != NULL; at = &(*at)->next) {
-		if (*at == p) {
-			*at = p->next;
-			break;
-		}
-	}
-}
-
 /* The VM's life can be changed now, or (e) never more. */
 static void take_step(void *arg, struct err *e)
 {
@@ -71,26 +42,22 @@ static void take_step(void *arg, struct err *e)
 	if (e == NULL && p->ctl != NULL) {
 		e = p->step(p->ctl->life);
 	}
-	ctl_pending_unlink(p);
-	if (p->conn != NULL) {
-		ctl_reply_result(p->conn, e);
-		ctl_conn_end_if_done(p->conn);
-	} else if (e != NULL) {
-		log_err(err_wrap(e, "'%s', asked by a client that has left", p->name));
-	}
-	free(p);
+	ctl_pending_end(p, e == NULL ? ctl_answer_ok() : NULL, e);
 }
 
 /* At once, or when an automatic take has given way. */
 static void change_life(struct call *call, struct err *(*step)(struct life *l))
 {
-	struct pending *p = ctl_pending_new(call);
+	struct pending *p =
+		ctl_pending_new(call, ctl_variant_name(call->req->variant), LIMIT_STEP_MS);
 	if (p == NULL) {
 		return;
 	}
 	p->step = step;
 	p->waiter = (struct life_waiter){ .fn = take_step, .arg = p };
-	if (!life_give_way(call->ctl->life, &p->waiter)) {
+	if (life_give_way(call->ctl->life, &p->waiter)) {
+		ctl_pending_begun(p);
+	} else {
 		take_step(p, NULL);
 	}
 }
@@ -185,26 +152,6 @@ static void do_unregister_memory(struct call *call)
 
 /* ---- takes ---- */
 
-/* The answer, if somebody still waits for it; takes over text (e NULL) or e, and frees p. */
-static void pending_end(struct pending *p, const char *what, char *text, struct err *e)
-{
-	ctl_pending_unlink(p);
-	if (p->conn == NULL) {
-		ctl_answer_free(text);
-		if (e != NULL) {
-			log_err(err_wrap(e, "%s of '%s', whose client has left", what, p->name));
-		}
-	} else {
-		if (e != NULL) {
-			ctl_reply_err(p->conn, e);
-		} else {
-			ctl_reply(p->conn, text);
-		}
-		ctl_conn_end_if_done(p->conn);
-	}
-	free(p);
-}
-
 static void take_done(void *arg, struct err *e, const struct snap_result *result)
 {
 	struct pending *p = arg;
@@ -214,13 +161,13 @@ static void take_done(void *arg, struct err *e, const struct snap_result *result
 							    ctl_take_json(p->name, p->tag, result)))
 				: ctl_answer_ok();
 	}
-	pending_end(p, "snapshot", text, e);
+	ctl_pending_end(p, text, e);
 }
 
 static void start_take(struct call *call, const struct ctl_take *take, bool typed)
 {
 	const char *tag = take->tag;
-	struct pending *p = ctl_pending_new(call);
+	struct pending *p = ctl_pending_new(call, "Take", LIMIT_SLOW_MS);
 	if (p == NULL) {
 		return;
 	}
@@ -230,6 +177,8 @@ static void start_take(struct call *call, const struct ctl_take *take, bool type
 				  take_done, p);
 	if (e != NULL) { /* take_done will not be called: take its part */
 		take_done(p, e, NULL);
+	} else {
+		ctl_pending_begun(p);
 	}
 }
 
@@ -241,12 +190,12 @@ static void rewind_done(void *arg, struct err *e, const struct life_rewound *res
 		text = ctl_answer_json(json_pack("{s:{s:o}}", "Torpor", "Rewind",
 						 ctl_rewind_json(p->name, result)));
 	}
-	pending_end(p, "rewind", text, e);
+	ctl_pending_end(p, text, e);
 }
 
 static void start_rewind(struct call *call)
 {
-	struct pending *p = ctl_pending_new(call);
+	struct pending *p = ctl_pending_new(call, "Rewind", LIMIT_SLOW_MS);
 	if (p == NULL) {
 		return;
 	}
@@ -254,6 +203,8 @@ static void start_rewind(struct call *call)
 		life_rewind(call->ctl->life, call->req->torpor.cmd.rewind.ref, rewind_done, p);
 	if (e != NULL) {
 		rewind_done(p, e, NULL);
+	} else {
+		ctl_pending_begun(p);
 	}
 }
 
@@ -390,6 +341,12 @@ static void do_torpor(struct call *call)
 		break;
 	case CTL_TORPOR_REWIND:
 		start_rewind(call);
+		break;
+	case CTL_TORPOR_JOBS:
+	case CTL_TORPOR_JOB:
+	case CTL_TORPOR_JOB_WAIT:
+	case CTL_TORPOR_JOB_CANCEL:
+		ctl_job_request(call);
 		break;
 	}
 }

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * What the files of the control socket share: ctl.c (connections, packets), ctl_handlers.c (one
- * handler per variant), ctl_event.c (listeners). Main loop's thread only.
+ * handler per variant), ctl_job.c (what is answered later), ctl_balloon.c, ctl_event.c (listeners).
+ * Main loop's thread only.
  */
 #ifndef TORPOR_CORE_CTL_INTERNAL_H
 #define TORPOR_CORE_CTL_INTERNAL_H
@@ -29,21 +30,46 @@ struct conn {
 enum ctl_wait { WAIT_OTHER, WAIT_ADJUST, WAIT_STATS };
 
 /*
- * What was asked for here and is not answered yet: a take, a rewind, or a step of the life that
- * waits for an automatic take to give way. Its end runs exactly once and frees it.
+ * What was asked for here and is not answered yet: a take, a rewind, a step of the life that waits
+ * for an automatic take to give way, what the guest's balloon has to do, or the end of one of
+ * these. ctl_pending_end ends it exactly once and frees it.
  */
 struct pending {
-	struct pending *next;                /* in ctl->pending */
-	struct ctl *ctl;                     /* NULL once the ctl is gone */
-	struct conn *conn;                   /* NULL once the asker is gone */
+	struct pending *next; /* in ctl->pending */
+	struct ctl *ctl;      /* NULL once the ctl is gone */
+	struct conn *conn;    /* NULL once the asker is gone, or was answered at its deadline */
+	const char *kind;     /* the request's name; const text */
+	uint64_t id;          /* of the job; 0: none (yet) */
+	uint64_t waits_for;   /* id of another job; 0: it is one itself */
+	uint64_t begun_at_ns; /* since 1970 */
+	uint64_t since_ns;
+	uint64_t limit_ms;                   /* for an answer */
+	bool detach;                         /* answered as soon as it has begun */
 	struct err *(*step)(struct life *l); /* NULL for a take */
 	struct life_waiter waiter;           /* for a step */
 	enum ctl_wait balloon;               /* what of the balloon it waits for */
-	uint64_t since_ns;
 	uint64_t want; /* WAIT_ADJUST: bytes; WAIT_STATS: more answers of the guest than this */
 	bool typed;    /* answer with the result's fields, not "Ok" */
 	char tag[NAME_BYTES_MAX + 1];
 	char name[NAME_BYTES_MAX + 1];
+};
+
+enum {
+	JOBS_KEPT = 16,
+	/* Deadlines of requests that say none. */
+	LIMIT_STEP_MS = 60 * 1000,
+	LIMIT_BALLOON_MS = 600 * 1000,
+	LIMIT_SLOW_MS = 3600 * 1000,
+};
+
+/* What a job came to. */
+struct job_end {
+	uint64_t id; /* 0: none */
+	const char *kind;
+	const char *state;
+	uint64_t begun_at_ns;
+	uint64_t elapsed_us;
+	char *answer; /* owned; NULL: there was no memory to keep it */
 };
 
 /* A client's socket that we have connected to. */
@@ -74,6 +100,9 @@ struct ctl {
 	struct conn *conns;
 	unsigned nconns;
 	struct pending *pending;
+	struct job_end ends[JOBS_KEPT];
+	uint64_t last_job;
+	struct loop_timer *job_timer;     /* the first deadline */
 	struct loop_timer *balloon_timer; /* runs while somebody waits for the balloon */
 	uint64_t balloon_moved_ns;
 	uint64_t balloon_actual;
@@ -103,20 +132,31 @@ void ctl_conn_end_if_done(struct conn *c);
 /* ---- ctl_handlers.c ---- */
 /* Serves one request: exactly one answer, now or, for a take, when it is done. */
 void ctl_serve(struct call *call);
-/* Something to be answered later; NULL: out of memory, which the client has been told. */
-struct pending *ctl_pending_new(const struct call *call);
-/* Takes it off the list; its owner answers and frees it. */
-void ctl_pending_unlink(const struct pending *p);
 /* Answers a request for a device that this VM does not have. */
 void ctl_reply_absent(struct call *call, const char *what);
+
+/* ---- ctl_job.c ---- */
+/* Something that may have to be answered later, at most after limit_ms unless the request says
+ * another time; NULL: out of memory, which the client has been told. */
+struct pending *ctl_pending_new(const struct call *call, const char *kind, uint64_t limit_ms);
+/* It is going to last: a job from now on. p may not be used for an answer any more but by
+ * ctl_pending_end. */
+void ctl_pending_begun(struct pending *p);
+/* Answers whoever waits: with text, or with e; takes over both, and frees p. */
+void ctl_pending_end(struct pending *p, char *text, struct err *e);
+/* Jobs, Job, JobWait, JobCancel. */
+void ctl_job_request(const struct call *call);
+void ctl_job_timer(void *arg);
+/* c is about to be freed. */
+void ctl_jobs_conn_gone(struct ctl *ctl, const struct conn *c);
+/* For ctl_free; the connections are gone. */
+void ctl_jobs_done(struct ctl *ctl);
 
 /* ---- ctl_balloon.c ---- */
 void ctl_balloon(struct call *call);
 /* The balloon may have changed: answers who waited for that, and tells the events. arg is the ctl.
  */
 void ctl_balloon_look(void *arg);
-/* Frees what waits; its connections are gone. */
-void ctl_balloon_done(struct ctl *ctl);
 
 /* ---- ctl_event.c ---- */
 MUST_USE struct err *ctl_listener_add(struct ctl *ctl, const char *addr, enum ctl_event ev);

@@ -59,11 +59,15 @@ static bool torpor_is_readonly(enum ctl_torpor_cmd cmd)
 	case CTL_TORPOR_TAKE_STATUS:
 	case CTL_TORPOR_CHECKPOINT_STATUS:
 	case CTL_TORPOR_SUBSCRIBE:
+	case CTL_TORPOR_JOBS:
+	case CTL_TORPOR_JOB:
+	case CTL_TORPOR_JOB_WAIT:
 		return true;
 	case CTL_TORPOR_TAKE:
 	case CTL_TORPOR_TAKE_CANCEL:
 	case CTL_TORPOR_CHECKPOINT_POLICY:
 	case CTL_TORPOR_REWIND:
+	case CTL_TORPOR_JOB_CANCEL:
 		return false;
 	}
 	return false;

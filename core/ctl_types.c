@@ -445,6 +445,11 @@ static const struct wire_member rewind_members[] = {
 };
 static const struct wire_type t_rewind =
 	COMPOSED(WIRE_STRUCT, sizeof(struct ctl_rewind), rewind_members);
+static const struct wire_member job_id_members[] = {
+	AT(struct ctl_job_id, "id", t_u64, id),
+};
+static const struct wire_type t_job_id =
+	COMPOSED(WIRE_STRUCT, sizeof(struct ctl_job_id), job_id_members);
 static const struct wire_member torpor_cmd_members[] = {
 	UNIT("Status"),
 	IN_OPT(struct ctl_torpor, cmd, "Take", t_torpor_take, take),
@@ -454,15 +459,34 @@ static const struct wire_member torpor_cmd_members[] = {
 	IN(struct ctl_torpor, cmd, "CheckpointPolicy", t_checkpoint_policy, checkpoint),
 	UNIT("CheckpointStatus"),
 	IN(struct ctl_torpor, cmd, "Rewind", t_rewind, rewind),
+	UNIT("Jobs"),
+	IN(struct ctl_torpor, cmd, "Job", t_job_id, job),
+	IN(struct ctl_torpor, cmd, "JobWait", t_job_id, job),
+	IN(struct ctl_torpor, cmd, "JobCancel", t_job_id, job),
 };
 static const struct wire_type t_torpor_cmd =
 	COMPOSED(WIRE_ENUM, sizeof(((struct ctl_torpor *)0)->cmd), torpor_cmd_members);
+static const struct wire_type t_deadline = UINT(CTL_DEADLINE_MS_MAX);
 static const struct wire_member torpor_members[] = {
 	AT(struct ctl_torpor, "v", t_version, v),
+	AT_OPT(struct ctl_torpor, "deadline_ms", t_deadline, deadline_ms),
+	AT_OPT(struct ctl_torpor, "detach", t_bool, detach),
 	AT(struct ctl_torpor, "cmd", t_torpor_cmd, cmd),
 };
-static const struct wire_type t_torpor =
-	COMPOSED(WIRE_STRUCT, sizeof(struct ctl_torpor), torpor_members);
+static struct err *check_torpor(const void *value, const char *where)
+{
+	const struct ctl_torpor *t = value;
+	ENSURE(!t->detach || t->cmd.cmd == CTL_TORPOR_TAKE || t->cmd.cmd == CTL_TORPOR_REWIND,
+	       ERR_USAGE, "%s.detach: only Take and Rewind go on by themselves", where);
+	return NULL;
+}
+static const struct wire_type t_torpor = {
+	.kind = WIRE_STRUCT,
+	.size = sizeof(struct ctl_torpor),
+	.members = torpor_members,
+	.nmembers = ARRAY_LEN(torpor_members),
+	.check = check_torpor,
+};
 
 /* In the order of CTL_VARIANTS. */
 static const struct wire_member request_members[CTL__COUNT] = {
@@ -715,10 +739,29 @@ static const struct wire_member rewound_members[] = {
 	SEEN("stopped_us", t_u64), SEEN("elapsed_us", t_u64),
 };
 static const struct wire_type t_rewound = COMPOSED(WIRE_STRUCT, 0, rewound_members);
+static const struct wire_member job_members[] = {
+	SEEN("id", t_u64),
+	SEEN("kind", t_text),
+	SEEN("state", t_text),
+	SEEN("begun_at_ns", t_u64),
+	SEEN_OPT("step", t_text),
+	SEEN_OPT("done", t_u64),
+	SEEN_OPT("total", t_u64),
+	SEEN_OPT("elapsed_us", t_u64),
+	SEEN_OPT("error", t_text),
+	SEEN_OPT("take", t_take_answer),
+	SEEN_OPT("rewind", t_rewound),
+};
+static const struct wire_type t_job = COMPOSED(WIRE_STRUCT, 0, job_members);
+static const struct wire_type t_jobs = { .kind = WIRE_LIST, .max = UINT16_MAX, .of = &t_job };
 static const struct wire_member torpor_answer_members[] = {
-	SEEN("Status", t_status),          SEEN("Take", t_take_answer),
-	SEEN("TakeStatus", t_take_status), SEEN("Checkpoint", t_checkpoint_answer),
+	SEEN("Status", t_status),
+	SEEN("Take", t_take_answer),
+	SEEN("TakeStatus", t_take_status),
+	SEEN("Checkpoint", t_checkpoint_answer),
 	SEEN("Rewind", t_rewound),
+	SEEN("Job", t_job),
+	SEEN("Jobs", t_jobs),
 };
 static const struct wire_type t_torpor_answer = COMPOSED(WIRE_ENUM, 0, torpor_answer_members);
 

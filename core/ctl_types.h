@@ -110,6 +110,10 @@ enum ctl_torpor_cmd {
 	CTL_TORPOR_CHECKPOINT_POLICY,
 	CTL_TORPOR_CHECKPOINT_STATUS,
 	CTL_TORPOR_REWIND,
+	CTL_TORPOR_JOBS,
+	CTL_TORPOR_JOB,
+	CTL_TORPOR_JOB_WAIT,
+	CTL_TORPOR_JOB_CANCEL,
 };
 
 enum {
@@ -119,6 +123,7 @@ enum {
 	CTL_DISPLAYS_MAX = 16,
 	CTL_WS_BINS_MAX = 16,
 	CTL_TAP_MAX = 15, /* IFNAMSIZ less its NUL */
+	CTL_DEADLINE_MS_MAX = 24 * 3600 * 1000,
 };
 
 struct ctl_swap {
@@ -267,14 +272,21 @@ struct ctl_rewind {
 	char ref[REF_BYTES_MAX + 1];
 };
 
+struct ctl_job_id {
+	uint64_t id;
+};
+
 struct ctl_torpor {
 	uint64_t v;
+	uint64_t deadline_ms; /* 0: the request's own */
+	bool detach;          /* Take, Rewind: answered by the job that was begun */
 	struct {
 		uint32_t cmd; /* enum ctl_torpor_cmd */
 		union {
 			struct ctl_take take;
 			struct ctl_checkpoint checkpoint;
 			struct ctl_rewind rewind;
+			struct ctl_job_id job;
 		};
 	} cmd;
 };

@@ -115,6 +115,8 @@ struct life_waiter {
 	void *arg;
 };
 bool life_give_way(struct life *l, struct life_waiter *w);
+/* It waits no more: fn is not called. */
+void life_withdraw(struct life *l, const struct life_waiter *w);
 
 /* One take at a time: ERR_NOT_NOW for a second. done runs on the main loop exactly once if NULL was
  * returned; e is owned by done, result is valid when e is NULL. */
@@ -146,6 +148,10 @@ MUST_USE struct err *life_rewind(struct life *l, const char *ref, life_rewind_do
 /* Gives up the take under way (that of a rewind, too), which ends with ERR_CANCELLED soon.
  * ERR_NOT_NOW: there is none. */
 MUST_USE struct err *life_take_cancel(struct life *l);
+/* The take or rewind that was asked for with that arg: is it under way? And gives it up, also one
+ * that has yet to begin. */
+bool life_job_is(const struct life *l, const void *arg);
+MUST_USE struct err *life_job_cancel(struct life *l, const void *arg);
 /* Progress of the take under way: false if there is none. */
 bool life_take_progress(struct life *l, char *ret_step, size_t step_len, uint64_t *ret_done,
 			uint64_t *ret_total);

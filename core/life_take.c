@@ -522,6 +522,16 @@ bool life_give_way(struct life *l, struct life_waiter *w)
 	return true;
 }
 
+void life_withdraw(struct life *l, const struct life_waiter *w)
+{
+	for (struct life_waiter **at = &l->waiters; *at != NULL; at = &(*at)->next) {
+		if (*at == w) {
+			*at = w->next;
+			break;
+		}
+	}
+}
+
 struct err *life_job_submit(struct take_job *job)
 {
 	struct life *l = job->life;
@@ -594,6 +604,23 @@ struct err *life_take_cancel(struct life *l)
 {
 	ENSURE(l->job != NULL, ERR_NOT_NOW, "no snapshot of '%s' is being taken", l->config.name);
 	__atomic_store_n(&l->job->cancel, true, __ATOMIC_RELAXED);
+	return NULL;
+}
+
+bool life_job_is(const struct life *l, const void *arg)
+{
+	return l->job != NULL && l->job->arg == arg;
+}
+
+struct err *life_job_cancel(struct life *l, const void *arg)
+{
+	if (life_job_is(l, arg)) {
+		return life_take_cancel(l);
+	}
+	ENSURE(l->next != NULL && l->next->arg == arg, ERR_NOT_NOW, "it has ended already");
+	struct take_job *job = MOVE(l->next);
+	answer(job, ERR(ERR_CANCELLED, "it was cancelled before it began"));
+	job_free(job);
 	return NULL;
 }
 

@@ -382,6 +382,82 @@ static struct err *do_checkpoint_policy(struct live *l)
 	return show_checkpoint(l, &k);
 }
 
+/* ---- jobs ---- */
+
+static json_t *job_doc(const struct torpor_job *j)
+{
+	json_t *doc = json_pack("{s:I,s:s,s:s,s:I}", "id", (json_int_t)j->id, "kind", j->kind,
+				"state", j->state, "begun_at_ns", (json_int_t)j->begun_at_ns);
+	if (j->elapsed_us > 0) {
+		json_object_set_new(doc, "elapsed_us", json_integer((json_int_t)j->elapsed_us));
+	}
+	if (j->total > 0) {
+		json_object_set_new(doc, "step", json_string(j->step));
+		json_object_set_new(doc, "done", json_integer((json_int_t)j->done));
+		json_object_set_new(doc, "total", json_integer((json_int_t)j->total));
+	}
+	if (j->error[0] != 0) {
+		json_object_set_new(doc, "error", json_string(j->error));
+	}
+	return doc;
+}
+
+static void print_job(const struct torpor_job *j)
+{
+	printf("job %llu: %s, %s", (unsigned long long)j->id, j->kind, j->state);
+	if (j->total > 0) {
+		printf(", %s %llu of %llu", j->step, (unsigned long long)j->done,
+		       (unsigned long long)j->total);
+	}
+	if (j->elapsed_us > 0) {
+		printf(", took %.3f s", (double)j->elapsed_us / 1e6);
+	}
+	printf("%s%s\n", j->error[0] != 0 ? ": " : "", j->error);
+}
+
+static struct err *do_job_list(struct live *l)
+{
+	struct torpor_job jobs[64];
+	unsigned n = 0;
+	TRY(client_result(l->c, torpor_jobs(l->lib, jobs, ARRAY_LEN(jobs), &n)));
+	json_t *list = json_array();
+	for (unsigned i = 0; i < MIN(n, ARRAY_LEN(jobs)); i++) {
+		json_array_append_new(list, job_doc(&jobs[i]));
+		if (!l->a->json) {
+			print_job(&jobs[i]);
+		}
+	}
+	return done(l, json_pack("{s:o}", "jobs", list));
+}
+
+static struct err *do_job_show(struct live *l)
+{
+	uint64_t id = 0;
+	struct torpor_job j;
+	TRY(get_number("JOB", l->arg[0], INT64_MAX, &id));
+	TRY(client_result(l->c, torpor_job(l->lib, id, &j)));
+	if (!l->a->json) {
+		print_job(&j);
+	}
+	return done(l, job_doc(&j));
+}
+
+static struct err *do_job_wait(struct live *l)
+{
+	uint64_t id = 0;
+	TRY(get_number("JOB", l->arg[0], INT64_MAX, &id));
+	torpor_set_timeout(l->lib,
+			   l->o.timeout_s > 0 ? (int)MIN(l->o.timeout_s, 2000000u) * 1000 : -1);
+	return simple(l, torpor_job_wait(l->lib, id));
+}
+
+static struct err *do_job_cancel(struct live *l)
+{
+	uint64_t id = 0;
+	TRY(get_number("JOB", l->arg[0], INT64_MAX, &id));
+	return simple(l, torpor_job_cancel(l->lib, id));
+}
+
 /* ---- memory ---- */
 
 /* A memfd of that size, with the file's bytes at its start. */
@@ -556,6 +632,19 @@ static const struct live_row rows[] = {
 	{ ROW("checkpoint status", "NAME", "show the last automatic snapshot"),
 	  "Shows the policy of automatic snapshots, how many there were, and the last one.", 0, 0,
 	  "", do_checkpoint_status },
+	{ ROW("job list", "NAME", "list what lasts, and what has lasted"),
+	  "Lists the VM's jobs: takes, rewinds and other requests that are not answered at once; "
+	  "of "
+	  "those that\n"
+	  "have ended the last 16.",
+	  0, 0, "", do_job_list },
+	{ ROW("job show", "NAME JOB", "show how far a job is"),
+	  "Shows one job: how far it is, or what came of it.", 1, 1, "", do_job_show },
+	{ ROW("job wait", "NAME JOB", "wait for a job"),
+	  "Returns when the job has ended, and fails if that failed.", 1, 1, "timeout",
+	  do_job_wait },
+	{ ROW("job cancel", "NAME JOB", "give a job up"),
+	  "Gives the job up; whoever waits for it is told.", 1, 1, "", do_job_cancel },
 	{ ROW("events", "NAME", "show what happens to a VM"),
 	  "Prints events as they come, one JSON document per line.", 0, 0, "follow count timeout",
 	  do_events },

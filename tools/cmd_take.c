@@ -34,7 +34,7 @@ static const char about_rewind[] =
 	"that was suspended\n"
 	"stays so.";
 
-enum { POLL_MS = 200, CANCEL_MS = 10000 };
+enum { POLL_MS = 200, CANCEL_MS = 10000, DEADLINE_MS = 24 * 3600 * 1000 };
 
 /*
  * Waits for the take's answer; meanwhile a second connection asks how far it is, because answers on
@@ -134,18 +134,34 @@ struct err *cmd_take_cancel(struct args *a, int *ret_status)
 	return NULL;
 }
 
+static struct err *begin_take(const struct args *a, struct client *c, const char *tag,
+			      uint64_t max_us)
+{
+	uint64_t id = 0;
+	TRY(client_result(c, torpor_take_begin(client_lib(c), tag, max_us, &id)));
+	if (a->json) {
+		return out_json(
+			json_pack("{s:s,s:I}", "name", client_vm(c)->name, "job", (json_int_t)id));
+	}
+	printf("job %llu\n", (unsigned long long)id);
+	return NULL;
+}
+
 struct err *cmd_take(struct args *a, int *ret_status)
 {
 	(void)ret_status;
 	const char *tag = NULL;
 	const char *max_pause = "10ms";
 	uint64_t max_us = 0;
+	bool no_wait = false;
 	const struct opt opts[] = {
 		{ "tag", "TAG", OPT_TEXT, &tag,
 		  "a name for the snapshot, for use as NAME@TAG; not all digits" },
 		{ "max-pause", "TIME", OPT_TEXT, &max_pause,
 		  "how long a running VM may stand still (default 10ms); if it cannot be kept, "
 		  "the result says why" },
+		{ "no-wait", NULL, OPT_FLAG, &no_wait,
+		  "return when it has begun, and print its number for 'torpor job'" },
 	};
 	TRY(opts_parse(a, about, opts, ARRAY_LEN(opts), 1, 1));
 	if (a->help) {
@@ -157,9 +173,12 @@ struct err *cmd_take(struct args *a, int *ret_status)
 	TRY(parse_pause(max_pause, &max_us));
 	SCOPE(client_closep) struct client *c = NULL;
 	TRY(open_vm(a, &c));
-	TRY(client_send(c, json_pack("{s:{s:i,s:{s:{s:s,s:I}}}}", "Torpor", "v", 1, "cmd", "Take",
-				     "tag", tag != NULL ? tag : "", "max_pause_us",
-				     (json_int_t)max_us)));
+	if (no_wait) {
+		return begin_take(a, c, tag, max_us);
+	}
+	TRY(client_send(c, json_pack("{s:{s:i,s:i,s:{s:{s:s,s:I}}}}", "Torpor", "v", 1,
+				     "deadline_ms", DEADLINE_MS, "cmd", "Take", "tag",
+				     tag != NULL ? tag : "", "max_pause_us", (json_int_t)max_us)));
 	SCOPE(json_put) json_t *answer = NULL;
 	TRY(wait_for_take(c, &answer));
 	json_t *result = json_object_get(json_object_get(answer, "Torpor"), "Take");
@@ -191,8 +210,8 @@ struct err *cmd_rewind(struct args *a, int *ret_status)
 	}
 	SCOPE(client_closep) struct client *c = NULL;
 	TRY(open_vm(a, &c));
-	TRY(client_send(c, json_pack("{s:{s:i,s:{s:{s:s}}}}", "Torpor", "v", 1, "cmd", "Rewind",
-				     "ref", a->pos[1])));
+	TRY(client_send(c, json_pack("{s:{s:i,s:i,s:{s:{s:s}}}}", "Torpor", "v", 1, "deadline_ms",
+				     DEADLINE_MS, "cmd", "Rewind", "ref", a->pos[1])));
 	SCOPE(json_put) json_t *answer = NULL;
 	TRY(wait_for_take(c, &answer));
 	json_t *result = json_object_get(json_object_get(answer, "Torpor"), "Rewind");

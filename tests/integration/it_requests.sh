@@ -36,6 +36,12 @@ sed -n 's/^    > //p' "$top/docs/control.md" | grep -v '"Exit"' >"$tmp/examples"
 grep -Ev '^("Ok"|\{"(ErrString|VcpuPidTidResponse|Torpor|BatResponse|VmDescriptor|RegisterMemory2)":)' "$tmp/answers" &&
 	bad "answers of unknown form"
 lives "after all examples"
+# The take that an example lets go on by itself.
+for ((i = 0; i < 600; i++)); do
+	ask '{"Torpor":{"v":1,"cmd":"TakeStatus"}}'
+	grep -q '"taking":false' <<<"$answer" && break
+	sleep 0.1
+done
 want '{"Torpor":{"v":1,"cmd":"CheckpointStatus"}}' '"every":"30s","keep":"10,hourly=24","taking":(true|false)'
 want '{"Torpor":{"v":1,"cmd":{"CheckpointPolicy":{"every":"off"}}}}' '"every":"off","keep":"10,hourly=24"'
 
@@ -216,8 +222,10 @@ ro() { printf '%s' "$1" | "$lib/ctlsend" "$tmp/ro.sock"; }
 ro '{"Torpor":{"v":1,"cmd":"Status"}}' | grep -q '"state":"running"' || bad "a monitor gets no status"
 ro '"VcpuPidTid"' | grep -q '"pid_tid_map"' || bad "a monitor gets no thread ids"
 ro '{"Torpor":{"v":1,"cmd":"CheckpointStatus"}}' | grep -q '"every":"off"' || bad "a monitor gets no checkpoint status"
+ro '{"Torpor":{"v":1,"cmd":"Jobs"}}' | grep -q '"Jobs":\[' || bad "a monitor gets no jobs"
+ro '{"Torpor":{"v":1,"cmd":{"JobWait":{"id":999}}}}' | grep -q 'no job 999' || bad "a monitor may not wait for jobs"
 for r in '"Exit"' '"SuspendVm"' '"GetVmDescriptor"' '{"Torpor":{"v":1,"cmd":"Take"}}' \
-	'{"Torpor":{"v":1,"cmd":"TakeCancel"}}' '{"Torpor":{"v":1,"cmd":{"CheckpointPolicy":{"every":"off"}}}}'; do
+	'{"Torpor":{"v":1,"cmd":"TakeCancel"}}' '{"Torpor":{"v":1,"cmd":{"JobCancel":{"id":1}}}}' '{"Torpor":{"v":1,"cmd":{"CheckpointPolicy":{"every":"off"}}}}'; do
 	ro "$r" | grep -q 'errno 1 EPERM' || bad "a monitor may ask $r"
 done
 lives "monitors"

@@ -72,6 +72,41 @@ static void snapshots(void)
 	FAILS(torpor_snapshot_take(c, "no/tag", NULL), EINVAL, "tag");
 }
 
+static void jobs(void)
+{
+	struct torpor_rewound r;
+	struct torpor_job j;
+	struct torpor_job all[64];
+	uint64_t id = 0;
+	unsigned n = 0;
+	char ref[200];
+	struct torpor_status s;
+	OK(torpor_status(c, &s));
+	snprintf(ref, sizeof(ref), "%s@lib", s.name);
+	FAILS(torpor_take_cancel(c), EBUSY, "no snapshot");
+	OK(torpor_take_begin(c, "begun", 0, &id));
+	check("job id", id > 0);
+	OK(torpor_job(c, id, &j));
+	check("job", j.id == id && strcmp(j.kind, "Take") == 0 && j.begun_at_ns > 0);
+	OK(torpor_job_wait(c, id));
+	OK(torpor_job(c, id, &j));
+	check("done job", strcmp(j.state, "done") == 0 && j.elapsed_us > 0 && j.error[0] == 0);
+	FAILS(torpor_job_cancel(c, id), ESRCH, "ended already");
+	OK(torpor_rewind(c, ref, &r));
+	check("rewind", strcmp(r.ref, ref) == 0 && r.number > 0 && r.safety_number > r.number);
+	OK(torpor_rewind_begin(c, ref, &id));
+	OK(torpor_job_wait(c, id));
+	FAILS(torpor_rewind(c, "no@such", NULL), ENOENT, "no");
+	OK(torpor_jobs(c, all, 64, &n));
+	check("jobs", n >= 3 && all[n - 1].id >= id && strcmp(all[n - 1].kind, "Rewind") == 0);
+	OK(torpor_jobs(c, NULL, 0, &n));
+	FAILS(torpor_job(c, 999999, &j), ENOENT, "no job 999999");
+	FAILS(torpor_job_wait(c, 999999), ENOENT, "no job 999999");
+	FAILS(torpor_job_cancel(c, 0), ENOENT, "no job 0");
+	FAILS(torpor_take_begin(c, "no/tag", 0, &id), EINVAL, "tag");
+	FAILS(torpor_take_begin(c, "lib", 0, &id) != 0 ? 0 : torpor_job_wait(c, id), EBUSY, "lib");
+}
+
 static void checkpoints(void)
 {
 	struct torpor_checkpoint k;
@@ -253,6 +288,7 @@ int main(int argc, char **argv)
 	OK(torpor_connect(c, argv[1]));
 	life();
 	snapshots();
+	jobs();
 	checkpoints();
 	vcpus();
 	memory();
