@@ -141,7 +141,7 @@ static enum virtq_got walk(struct virtq *q, struct virtq_chain *c, uint64_t tabl
 			   uint16_t at, bool may_indirect)
 {
 	for (unsigned step = 0;; step++) {
-		struct desc d;
+		struct desc d = { 0 };
 		if (step == VIRTQ_SEGS_MAX || step == entries) {
 			return bad(q, "a chain loops or is too long");
 		}

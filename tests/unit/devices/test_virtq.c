@@ -224,6 +224,52 @@ static void test_hostile_chains(void **state)
 	assert_int_equal(virtq_pop(&q, &c), VIRTQ_BAD);
 }
 
+/* Host addresses of any part of a chain: the bytes that a copy would move, and only those are
+ * dirty. */
+static void test_map(void **state)
+{
+	(void)state;
+	static const uint32_t len[] = { 3, 4096, 1, 10 };
+	struct iovec iov[VIRTQ_SEGS_MAX];
+	uint8_t text[sizeof("0123456789")] = "0123456789", back[16];
+	fresh(8);
+	desc_at(DESC, 0, DATA, 5, NEXT, 1);
+	for (unsigned i = 0; i < ARRAY_LEN(len); i++) {
+		bool last = i + 1 == ARRAY_LEN(len);
+		desc_at(DESC, 1 + i, DATA + 0x2000 * (i + 1), len[i],
+			(uint16_t)(WRITE | (last ? 0 : NEXT)), (uint16_t)(2 + i));
+	}
+	offer(0);
+	assert_int_equal(virtq_pop(&q, &c), VIRTQ_GOT);
+	assert_int_equal(virtq_map(&q, &c, false, 0, 100, iov), 1);
+	assert_int_equal(iov[0].iov_len, 5);
+	assert_int_equal(virtq_map(&q, &c, false, 5, 100, iov), 0);
+	assert_int_equal(virtq_map(&q, &c, true, 0, 0, iov), 0);
+	assert_int_equal(virtq_map(&q, &c, true, 4110, 1, iov), 0);
+	/* The last byte of the first long one, the single one, and some of the end. */
+	assert_int_equal(virtq_map(&q, &c, true, 3 + 4095, 10, iov), 3);
+	const uint8_t *p = text;
+	for (unsigned i = 0; i < 3; i++) {
+		assert_int_equal(iov[i].iov_len, i < 2 ? 1 : 8);
+		memcpy(iov[i].iov_base, p, iov[i].iov_len);
+		p += iov[i].iov_len;
+	}
+	uint64_t bits[GMEM_MIN_BYTES / PAGE_BYTES / 64] = { 0 };
+	gmem_fetch_dirty(g, 0, bits);
+	memset(bits, 0, sizeof(bits));
+	virtq_mark(&q, &c, 3 + 4095, 10);
+	gmem_fetch_dirty(g, 0, bits);
+	for (uint64_t page = 0; page < ARRAY_LEN(bits) * 64; page++) {
+		uint64_t at = page * PAGE_BYTES;
+		bool is = at == DATA + 0x4000 || at == DATA + 0x6000 || at == DATA + 0x8000;
+		assert_int_equal(bits[page / 64] >> page % 64 & 1, is);
+	}
+	for (unsigned i = 0; i < 3; i++) {
+		ok(gmem_read(g, GPA(DATA + 0x2000 * (i + 2) + (i == 0 ? 4095 : 0)), back, 1));
+		assert_int_equal(back[0], text[i]);
+	}
+}
+
 /* A longest chain is taken; all of them round and round, over the wrap of the 16-bit indices. */
 static void test_limits(void **state)
 {
@@ -358,7 +404,7 @@ int main(void)
 		cmocka_unit_test(test_chain),          cmocka_unit_test(test_indirect),
 		cmocka_unit_test(test_hostile_chains), cmocka_unit_test(test_limits),
 		cmocka_unit_test(test_bad_rings),      cmocka_unit_test(test_interrupts),
-		cmocka_unit_test(test_coverage),
+		cmocka_unit_test(test_coverage),       cmocka_unit_test(test_map),
 	};
 	return cmocka_run_group_tests(tests, setup, teardown);
 }
