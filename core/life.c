@@ -431,6 +431,7 @@ struct err *life_new(struct loop *loop, const struct life_opts *opts, struct lif
 	TRY(l->image != NULL ? load_image(l, opts, &uffd) : load_kernel(l));
 	TRY(checkpoint_new(loop, &life_checkpoint_ops, l, &l->checkpoint));
 	TRY(checkpoint_set(l->checkpoint, &opts->checkpoint));
+	TRY(life_watchdog_new(l, opts->watchdog_ns));
 	*ret_life = MOVE(l);
 	return NULL;
 }
@@ -461,6 +462,7 @@ void life_free(struct life *l)
 	if (l == NULL) {
 		return;
 	}
+	life_watchdog_free(l);
 	life_take_wait(l);
 	life_wset_end(l);
 	checkpoint_free(l->checkpoint);

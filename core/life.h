@@ -54,6 +54,7 @@ struct life_opts {
 	struct host_ends *ends; /* behind the devices, moved from; NULL: none */
 	bool start_paused;
 	struct checkpoint_policy checkpoint;
+	uint64_t watchdog_ns; /* ends the VM when it has not moved for so long; 0: never */
 	struct snap_progress progress; /* of the restore */
 };
 

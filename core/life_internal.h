@@ -93,6 +93,11 @@ struct life {
 		*image;      /* what it was restored from; its lease keeps the files readable */
 	struct pager *pager; /* brings memory from the image; NULL: all was read, or reset since */
 	struct wset_job wset;
+	struct life_watchdog {
+		struct loop_timer *timer; /* NULL: none */
+		uint64_t limit_ns;
+		uint64_t moved_ns; /* CLOCK_MONOTONIC: the last look that found that it had */
+	} watchdog;
 	bool no_fill;
 	uint64_t parent;            /* snapshot this VM descends from */
 	struct serial_link *serial; /* stays over resets: clients are not cut off */
@@ -131,6 +136,11 @@ MUST_USE struct err *life_move(struct life *l, enum life_event ev);
 MUST_USE struct err *life_start_as(struct life *l, enum life_event ev);
 /* The event that brings a VM just built into the state that it has now. */
 enum life_event life_same_state(const struct life *l);
+
+/* ---- life_watchdog.c ---- */
+
+MUST_USE struct err *life_watchdog_new(struct life *l, uint64_t limit_ns); /* 0: none */
+void life_watchdog_free(struct life *l);
 
 /* ---- life_wset.c ---- */
 

@@ -336,6 +336,11 @@ unsigned machine_nvcpus(const struct machine *m)
 	return m->nvcpus;
 }
 
+bool machine_look_vcpus(struct machine *m)
+{
+	return vcpu_group_look(m->group);
+}
+
 void machine_throttle(struct machine *m, unsigned vcpu, uint64_t us)
 {
 	vcpu_group_throttle(m->group, vcpu, us);

@@ -95,6 +95,8 @@ struct snap_part *const *machine_parts(struct machine *m, size_t *ret_n);
 unsigned machine_nvcpus(const struct machine *m);
 /* See vcpu_group_throttle. */
 void machine_throttle(struct machine *m, unsigned vcpu, uint64_t us);
+/* See vcpu_group_look. */
+bool machine_look_vcpus(struct machine *m);
 /* SCHED_RR for all vCPU threads, or none: an error says what the host asks for. */
 MUST_USE struct err *machine_make_rt(struct machine *m);
 /* For memory of others, its descriptor, and the dirty log. */

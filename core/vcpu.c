@@ -24,9 +24,11 @@ struct vcpu {
 	struct kvm_vcpu *kvm;
 	unsigned id;
 	pthread_t thread;
-	bool started;     /* main thread only */
-	atomic_int tid;   /* written once by the thread */
-	uint64_t owed_ns; /* [lock] of the group: time to stay out of the guest */
+	bool started;       /* main thread only */
+	atomic_int tid;     /* written once by the thread */
+	uint64_t owed_ns;   /* [lock] of the group: time to stay out of the guest */
+	atomic_bool moved;  /* set by the thread, taken by vcpu_group_look */
+	atomic_bool looked; /* likewise: the thread has been out of the guest since */
 };
 
 struct vcpu_group {
@@ -320,9 +322,14 @@ static void *vcpu_thread(void *arg)
 		uint64_t out_ns;
 		switch (kvm_vcpu_run(v->kvm, &sys)) {
 		case KVM_RUN_EXIT:
+			atomic_store_explicit(&v->moved, true, memory_order_relaxed);
 			handle_exit(v, run);
 			break;
 		case KVM_RUN_INTERRUPTED:
+			if (run->if_flag != 0) {
+				atomic_store_explicit(&v->moved, true, memory_order_relaxed);
+			}
+			atomic_store_explicit(&v->looked, true, memory_order_release);
 			out_ns = clock_mono_ns();
 			settle_timer(v);
 			stop = vcpu_park_here(v, out_ns);
@@ -381,6 +388,26 @@ struct err *vcpu_group_start(struct vcpu_group *g)
 		}
 	}
 	return e;
+}
+
+bool vcpu_group_look(struct vcpu_group *g)
+{
+	bool moved = false;
+	LOCK_SCOPE(&g->lock);
+	for (unsigned i = 0; i < g->n; i++) {
+		struct vcpu *v = &g->vcpus[i];
+		/* Pairs with the thread's release: who has looked has told before whether it moved.
+		 */
+		bool looked = atomic_exchange_explicit(&v->looked, false, memory_order_acquire);
+		moved |= !looked || v->owed_ns != 0;
+		moved |= atomic_exchange_explicit(&v->moved, false, memory_order_relaxed);
+	}
+	if (g->reasons != 0 || g->stop) {
+		return true;
+	}
+	set_all_immediate_exit(g);
+	kick_all(g);
+	return moved;
 }
 
 void vcpu_group_park_nowait(struct vcpu_group *g, enum park_reason why)

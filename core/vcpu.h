@@ -96,6 +96,12 @@ bool vcpu_group_has_reason(struct vcpu_group *g, enum park_reason why);
  */
 #define VCPU_THROTTLE_MAX_US 60000000u
 void vcpu_group_throttle(struct vcpu_group *g, unsigned i, uint64_t us);
+/*
+ * Has any vCPU moved since the last look: left the guest for a device, or been seen with interrupts
+ * enabled? True as well while they are parked or one has not answered the last look: only who was
+ * there can be found standing still. Has each look at itself once more. Main loop.
+ */
+bool vcpu_group_look(struct vcpu_group *g);
 /* Thread id, 0 before the start. */
 int vcpu_group_tid(const struct vcpu_group *g, unsigned i);
 

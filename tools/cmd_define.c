@@ -122,6 +122,7 @@ static struct err *check_vm(const char *name, const json_t *vm)
 	struct checkpoint_policy unused;
 	TRY(err_wrap(checkpoint_parse_every(v.checkpoint_every, &unused.every_ns),
 		     "--checkpoint-every"));
+	TRY(err_wrap(checkpoint_parse_every(v.watchdog, &unused.every_ns), "--watchdog"));
 	TRY(err_wrap(checkpoint_parse_keep(v.checkpoint_keep, &unused.keep), "--checkpoint-keep"));
 	struct config c = { 0 };
 	SCOPE(fd_close) struct fd kernel = FD_NONE;

@@ -70,6 +70,7 @@ void vmm_init(struct vmm *v)
 		.on_term = "stop",
 		.checkpoint_every = "off",
 		.checkpoint_keep = "10",
+		.watchdog = "off",
 		.clock = CLOCK_CONTINUE,
 	};
 }
@@ -367,6 +368,7 @@ static struct err *build(struct session_vm *s, const struct console *con, struct
 		.ends = &v->ends,
 		.start_paused = v->paused,
 		.checkpoint = v->checkpoint,
+		.watchdog_ns = v->watchdog_ns,
 		.progress = { .fn = progress_show, .arg = progress },
 	};
 	return life_new(s->loop, &opts, ret_life);
@@ -613,6 +615,7 @@ struct err *vmm_run(struct vmm *v, int *ret_status)
 		     "--checkpoint-every"));
 	TRY(err_wrap(checkpoint_parse_keep(v->checkpoint_keep, &v->checkpoint.keep),
 		     "--checkpoint-keep"));
+	TRY(err_wrap(checkpoint_parse_every(v->watchdog, &v->watchdog_ns), "--watchdog"));
 	TRY(take_end_fd(v));
 	SCOPE(consoles_donep) struct console con[PORTS];
 	console_init(&con[PORT_SERIAL], "--serial");

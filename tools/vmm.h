@@ -26,6 +26,8 @@ struct vmm {
 	const char *checkpoint_every;        /* "30s" */
 	const char *checkpoint_keep;         /* "10,hourly=24" */
 	struct checkpoint_policy checkpoint; /* of these, by vmm_run */
+	const char *watchdog;                /* "30s" */
+	uint64_t watchdog_ns;                /* of that, by vmm_run */
 	unsigned end_fd_number;              /* 0: none */
 	struct fd end_fd;                    /* that, taken over by vmm_run */
 	bool paused;
@@ -88,6 +90,9 @@ void vmm_done(struct vmm *v);
 		{ "on-term", "checkpoint|stop", OPT_CHOICE, &(v)->on_term,                         \
 		  "what SIGTERM does: take a snapshot, then end, or end at once (the\n"            \
 		  "default)" },                                                                    \
+		{ "watchdog", "TIME", OPT_TEXT, &(v)->watchdog,                                    \
+		  "end the VM with status 36 when for TIME (1s or more; default off) none\n"       \
+		  "of its vCPUs has accessed a device or had interrupts enabled" },                \
 		{ "end-fd", "N", OPT_UINT, &(v)->end_fd_number,                                    \
 		  "write one line of JSON (end, status, report) to descriptor N, which the\n"      \
 		  "caller has opened, when the VM ends" },                                         \

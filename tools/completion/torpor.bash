@@ -82,7 +82,7 @@ _torpor() {
 	--serial | --console)
 		mapfile -t COMPREPLY < <(compgen -W "stdio null file: unix:" -- "$cur")
 		return ;;
-	--name | --tag | --every | --keep | --max-size | --count | --timeout | --jobs | --priority | --end-fd | --below | --keep-last | --keep-hourly | --keep-daily | --max-bytes | --cmdline | --cpus | --mem)
+	--name | --tag | --every | --watchdog | --keep | --max-size | --count | --timeout | --jobs | --priority | --end-fd | --below | --keep-last | --keep-hourly | --keep-daily | --max-bytes | --cmdline | --cpus | --mem)
 		return ;;
 	esac
 	if [[ $cur == -* ]]; then

@@ -2,7 +2,8 @@
 /*
  * Guest for the platform devices that tell the VMM something, or that the VMM tells something
  * (it_platform.sh): do=panic and do=exit n=N end the VM; do=genid prints the VM generation id
- * every 50 ms and how often it has changed under the guest.
+ * every 50 ms and how often it has changed under the guest. do=hang, do=loop: after a line a second for n=N seconds the
+ * processor halts, or loops, with interrupts disabled; do=busy: it loops with them enabled, and do=idle halts so.
  */
 #include "rt.h"
 
@@ -30,9 +31,48 @@ static void genid(void)
 	}
 }
 
+static uint64_t hang0(struct frame *f, uint64_t loops)
+{
+	(void)f;
+	for (;;) {
+		if (loops) {
+			cpu_relax();
+		} else {
+			__asm__ volatile("cli; hlt");
+		}
+	}
+	return 0;
+}
+
+/* Stands still in one of four ways; returns if none was asked for. */
+static void stand_still(void)
+{
+	bool hang = arg_is("do", "hang"), loop = arg_is("do", "loop");
+	bool busy = arg_is("do", "busy"), idle = arg_is("do", "idle");
+
+	if (!hang && !loop && !busy && !idle) {
+		return;
+	}
+	for (uint64_t i = 0; i < arg_number("n", 0); i++) {
+		print("second %lu\n", i);
+		delay_ns(1000 * NSEC_PER_MSEC);
+	}
+	print("standing still\n");
+	if (hang || loop) {
+		call0(hang0, loop);
+	}
+	irq_on();
+	for (;;) {
+		if (idle) {
+			halt();
+		}
+	}
+}
+
 void guest_main(void)
 {
 	print("platform guest\n");
+	stand_still();
 	if (arg_is("do", "panic")) {
 		CHECK(inb(0x505) == 1, inb(0x505));
 		outb(0x505, 2); /* a crash kernel would take over: no reason to end */
