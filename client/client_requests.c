@@ -113,6 +113,7 @@ int torpor_status(struct torpor_client *c, struct torpor_status *ret)
 	tc_text(s, "family", ret->family, sizeof(ret->family));
 	tc_text(s, "state", ret->state, sizeof(ret->state));
 	tc_text(s, "store", ret->store, sizeof(ret->store));
+	tc_text(s, "s2idle", ret->s2idle, sizeof(ret->s2idle));
 	ret->taking = json_is_true(json_object_get(s, "taking"));
 	ret->resets = tc_number(s, "resets");
 	ret->suspended_ns = tc_number(s, "suspended_ns");

@@ -75,6 +75,7 @@ struct torpor_status {
 	unsigned cpus;
 	int pid;
 	char store[4096];
+	char s2idle[16]; /* awake, asleep, ignored; "": the VM was started without */
 };
 int torpor_status(struct torpor_client *c, struct torpor_status *ret);
 

@@ -17,6 +17,7 @@
 #include "battery.hex"
 #include "dsdt.hex"
 #include "pci.hex"
+#include "s2idle.hex"
 #include "vmgenid.hex"
 
 _Static_assert(ACPI_PM1_EVT_PORT == ACPI_PM_EVT_PORT, "FADT names the device's port");
@@ -54,6 +55,7 @@ enum {
 	FADT_TIMER_32 = 1 << 8,
 	FADT_RESET_REG = 1 << 10,
 	FADT_PCIE_WAKE = 1 << 14,
+	FADT_LOW_POWER_S0 = 1 << 21, /* sleeping is done by s2idle */
 	FADT_FLAGS = FADT_WBINVD | FADT_PROC_C1 | FADT_TIMER_32 | FADT_RESET_REG | FADT_PCIE_WAKE,
 
 	RESET_VALUE = 6,
@@ -161,7 +163,7 @@ static size_t facs(struct wbuf *w)
 }
 
 /* The part of the FADT that ACPI 1.0 had: 32-bit addresses and port numbers. */
-static void fadt_legacy(struct wbuf *w, size_t facs_at, size_t dsdt_at)
+static void fadt_legacy(struct wbuf *w, size_t facs_at, size_t dsdt_at, bool s2idle)
 {
 	wbuf_u32(w, address(facs_at));
 	wbuf_u32(w, address(dsdt_at));
@@ -194,13 +196,13 @@ static void fadt_legacy(struct wbuf *w, size_t facs_at, size_t dsdt_at)
 	wbuf_u8(w, RTC_CENTURY);
 	wbuf_u16(w, BOOT_LEGACY_DEVICES | BOOT_NO_VGA | BOOT_NO_ASPM);
 	wbuf_u8(w, 0);
-	wbuf_u32(w, FADT_FLAGS);
+	wbuf_u32(w, FADT_FLAGS | (s2idle ? FADT_LOW_POWER_S0 : 0));
 }
 
-static size_t fadt(struct wbuf *w, size_t facs_at, size_t dsdt_at)
+static size_t fadt(struct wbuf *w, size_t facs_at, size_t dsdt_at, bool s2idle)
 {
 	size_t at = table_begin(w, "FACP", FADT_REVISION);
-	fadt_legacy(w, facs_at, dsdt_at);
+	fadt_legacy(w, facs_at, dsdt_at, s2idle);
 	gas_port(w, 1, ACPI_RESET_PORT);
 	wbuf_u8(w, RESET_VALUE);
 	wbuf_u16(w, 0); /* ARM boot flags */
@@ -436,7 +438,7 @@ struct err *acpi_build(struct gmem *gmem, const struct acpi_opts *opts, gpa_t *r
 	pad_to(&w, RSDP_BYTES);
 	size_t facs_at = facs(&w);
 	size_t dsdt_at = compiled(&w, dsdt_aml_code, sizeof(dsdt_aml_code));
-	tables[n++] = fadt(&w, facs_at, dsdt_at);
+	tables[n++] = fadt(&w, facs_at, dsdt_at, opts->s2idle);
 	tables[n++] = madt(&w, opts->ncpus);
 	if (opts->pci_slots != 0) {
 		struct pci_window win = pci_win64(gmem_gfn_end(gmem) << PAGE_SHIFT);
@@ -451,6 +453,9 @@ struct err *acpi_build(struct gmem *gmem, const struct acpi_opts *opts, gpa_t *r
 	}
 	if (opts->battery) {
 		tables[n++] = compiled(&w, battery_aml_code, sizeof(battery_aml_code));
+	}
+	if (opts->s2idle) {
+		tables[n++] = compiled(&w, s2idle_aml_code, sizeof(s2idle_aml_code));
 	}
 	size_t xsdt_at = xsdt(&w, tables, n);
 	TRY(err_wrap(wbuf_check(&w), "ACPI tables for %u CPUs", opts->ncpus));

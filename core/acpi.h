@@ -28,6 +28,7 @@ struct acpi_opts {
 	uint32_t pci_slots; /* bit n: slot n has a device; 0: there is no PCI bus */
 	bool vmgenid;
 	bool battery;
+	bool s2idle;      /* the guest's sleep is told at a port */
 	bool gpe_methods; /* for every event that has none yet */
 };
 MUST_USE struct err *acpi_build(struct gmem *gmem, const struct acpi_opts *opts, gpa_t *ret_rsdp);

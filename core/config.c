@@ -17,8 +17,8 @@
 #include "core/base/hash.h"
 
 enum {
-	/* 2 has "devices" and "vmgenid", and may have "battery", "exit_device" and "gpe_methods". A
-	   VM with none is written as 1: equal text for equal VMs. */
+	/* 2 has "devices" and "vmgenid", and may have "battery", "s2idle", "exit_device" and
+	   "gpe_methods". A VM with none is written as 1: equal text for equal VMs. */
 	CONFIG_VERSION = 2,
 	KERNEL_NAME_BYTES_MAX = 255, /* NAME_MAX of Linux file systems */
 };
@@ -194,8 +194,8 @@ struct err *config_text(const struct config *c, char **ret_text)
 	uuid_text(c->uuid, uuid);
 	uuid_text(c->family, family);
 	ENSURE(c->mem_bytes <= INT64_MAX, ERR_LIMIT, "memory size does not fit the text form");
-	bool plain =
-		!c->vmgenid && c->devs.n == 0 && !c->battery && !c->exit_device && !c->gpe_methods;
+	bool plain = !c->vmgenid && c->devs.n == 0 && !c->battery && !c->s2idle &&
+		     !c->exit_device && !c->gpe_methods;
 	json_t *root = json_pack(
 		"{s:i s:s s:s s:s s:I s:I s:s s:s s:s? s:b s:b}", "v", plain ? 1 : 2, "name",
 		c->name, "uuid", uuid, "family", family, "cpus", (json_int_t)c->ncpus, "mem_bytes",
@@ -206,6 +206,7 @@ struct err *config_text(const struct config *c, char **ret_text)
 	if (!plain && (json_object_set_new(root, "vmgenid", json_boolean(c->vmgenid)) != 0 ||
 		       json_object_set_new(root, "devices", config_devs_json(&c->devs)) != 0 ||
 		       put_option(root, "battery", c->battery) != 0 ||
+		       put_option(root, "s2idle", c->s2idle) != 0 ||
 		       put_option(root, "gpe_methods", c->gpe_methods) != 0 ||
 		       put_option(root, "exit_device", c->exit_device) != 0)) {
 		json_decref(root);
@@ -262,8 +263,8 @@ static struct err *check_keys(json_t *root, uint64_t version)
 	static const char *const keys[] = { "v",      "name",      "uuid",     "family",
 					    "cpus",   "mem_bytes", "cpu",      "cmdline",
 					    "kernel", "initrd",    "no_reboot" };
-	static const char *const keys_2[] = { "vmgenid", "devices", "battery", "exit_device",
-					      "gpe_methods" };
+	static const char *const keys_2[] = { "vmgenid",     "devices",     "battery",
+					      "exit_device", "gpe_methods", "s2idle" };
 	const char *key;
 	json_t *value;
 	json_object_foreach(root, key, value)
@@ -322,6 +323,7 @@ struct err *config_parse(const void *p, size_t len, struct config *ret)
 		TRY(get_bool(root, "vmgenid", &c.vmgenid));
 		TRY(config_devs_parse(json_object_get(root, "devices"), &c.devs));
 		TRY(get_option(root, "battery", &c.battery));
+		TRY(get_option(root, "s2idle", &c.s2idle));
 		TRY(get_option(root, "exit_device", &c.exit_device));
 		TRY(get_option(root, "gpe_methods", &c.gpe_methods));
 	}

@@ -22,10 +22,11 @@ struct config {
 	char *kernel_name;  /* base name, for messages; owned */
 	bool has_initrd;
 	bool no_reboot; /* a guest reset ends the VM with exit status 32 */
-	bool battery;     /* a goldfish battery and AC */
-	bool gpe_methods; /* an ACPI method for each general-purpose event */
-	bool exit_device; /* a port at which a test guest ends the VM */
-	bool vmgenid;   /* the VM generation id device; absent in VMs of older versions */
+	bool battery;   /* a goldfish battery and AC */
+	bool s2idle;    /* the guest tells when it sleeps, and is sent to sleep before a suspend */
+	bool gpe_methods;        /* an ACPI method for each general-purpose event */
+	bool exit_device;        /* a port at which a test guest ends the VM */
+	bool vmgenid;            /* the VM generation id device; absent in VMs of older versions */
 	struct config_devs devs; /* if there are any, there is a PCI bus */
 };
 

@@ -45,8 +45,22 @@ static void take_step(void *arg, struct err *e)
 	ctl_pending_end(p, e == NULL ? ctl_answer_ok() : NULL, e);
 }
 
-/* At once, or when an automatic take has given way. */
-static void change_life(struct call *call, struct err *(*step)(struct life *l))
+/* The guest sleeps, as far as it can. */
+static void after_sleep(void *arg, struct err *e)
+{
+	struct pending *p = arg;
+	p->waiter.fn = take_step;
+	if (e != NULL || p->ctl == NULL) {
+		take_step(p, e);
+	} else if (!life_give_way(p->ctl->life, &p->waiter)) {
+		take_step(p, NULL);
+	} else if (p->id == 0) {
+		ctl_pending_begun(p);
+	}
+}
+
+/* At once, or (sleeps) when the guest sleeps, and when an automatic take has given way. */
+static void change_life(struct call *call, struct err *(*step)(struct life *l), bool sleeps)
 {
 	struct pending *p =
 		ctl_pending_new(call, ctl_variant_name(call->req->variant), LIMIT_STEP_MS);
@@ -54,32 +68,33 @@ static void change_life(struct call *call, struct err *(*step)(struct life *l))
 		return;
 	}
 	p->step = step;
-	p->waiter = (struct life_waiter){ .fn = take_step, .arg = p };
-	if (life_give_way(call->ctl->life, &p->waiter)) {
+	p->waiter = (struct life_waiter){ .fn = sleeps ? after_sleep : take_step, .arg = p };
+	if (sleeps ? life_sleep_first(call->ctl->life, &p->waiter)
+		   : life_give_way(call->ctl->life, &p->waiter)) {
 		ctl_pending_begun(p);
 	} else {
-		take_step(p, NULL);
+		p->waiter.fn(p, NULL);
 	}
 }
 
 static void do_suspend_vcpus(struct call *call)
 {
-	change_life(call, life_suspend_vcpus);
+	change_life(call, life_suspend_vcpus, true);
 }
 
 static void do_resume_vcpus(struct call *call)
 {
-	change_life(call, life_resume_vcpus);
+	change_life(call, life_resume_vcpus, false);
 }
 
 static void do_suspend(struct call *call)
 {
-	change_life(call, life_suspend);
+	change_life(call, life_suspend, true);
 }
 
 static void do_resume(struct call *call)
 {
-	change_life(call, life_resume);
+	change_life(call, life_resume, false);
 }
 
 /* ---- vCPUs ---- */
@@ -242,12 +257,12 @@ static void reply_status(struct call *call)
 	uuid_text(config->uuid, uuid);
 	uuid_text(config->family, family);
 	json_t *body = json_pack(
-		"{s:s,s:s,s:s,s:s,s:b,s:I,s:I,s:I,s:I,s:I,s:I,s:s,s:o*}", "name", config->name,
+		"{s:s,s:s,s:s,s:s,s:b,s:I,s:I,s:I,s:I,s:I,s:I,s:s,s:s*,s:o*}", "name", config->name,
 		"uuid", uuid, "family", family, "state", s.state, "taking", (int)s.taking, "resets",
 		(json_int_t)s.resets, "suspended_ns", (json_int_t)s.suspended_ns, "mem_bytes",
 		(json_int_t)s.mem_bytes, "mem_allocated", (json_int_t)s.mem_allocated, "cpus",
 		(json_int_t)s.ncpus, "pid", (json_int_t)getpid(), "store",
-		life_store_dir(call->ctl->life), "restore", restore_json(&s));
+		life_store_dir(call->ctl->life), "s2idle", s.s2idle, "restore", restore_json(&s));
 	ctl_reply(call->conn, ctl_answer_json(json_pack("{s:{s:o}}", "Torpor", "Status", body)));
 }
 

@@ -674,19 +674,13 @@ static const struct wire_member restore_members[] = {
 };
 static const struct wire_type t_restore = COMPOSED(WIRE_STRUCT, 0, restore_members);
 static const struct wire_member status_members[] = {
-	SEEN("name", t_text),
-	SEEN("uuid", t_text),
-	SEEN("family", t_text),
-	SEEN("state", t_text),
-	SEEN("taking", t_bool),
-	SEEN("resets", t_u64),
-	SEEN("suspended_ns", t_u64),
-	SEEN("mem_bytes", t_u64),
-	SEEN("mem_allocated", t_u64),
-	SEEN("cpus", t_u32),
-	SEEN("pid", t_u32),
-	SEEN("store", t_text),
-	SEEN_OPT("restore", t_restore),
+	SEEN("name", t_text),         SEEN("uuid", t_text),
+	SEEN("family", t_text),       SEEN("state", t_text),
+	SEEN("taking", t_bool),       SEEN("resets", t_u64),
+	SEEN("suspended_ns", t_u64),  SEEN("mem_bytes", t_u64),
+	SEEN("mem_allocated", t_u64), SEEN("cpus", t_u32),
+	SEEN("pid", t_u32),           SEEN("store", t_text),
+	SEEN_OPT("s2idle", t_text),   SEEN_OPT("restore", t_restore),
 };
 static const struct wire_type t_status = COMPOSED(WIRE_STRUCT, 0, status_members);
 static const struct wire_type t_rounds = { .kind = WIRE_LIST,

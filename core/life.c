@@ -243,6 +243,11 @@ static void on_balloon(void *arg)
 	life_tell(arg, &(struct life_news){ .kind = NEWS_BALLOON });
 }
 
+static void on_s2idle(void *arg)
+{
+	life_idle_changed(arg);
+}
+
 static void on_needs_reset(void *arg, const char *id, const char *why)
 {
 	life_tell(arg, &(struct life_news){ .kind = NEWS_NEEDS_RESET, .device = id, .why = why });
@@ -270,6 +275,7 @@ struct err *life_build_machine(struct life *l, bool from_image)
 		.on_balloon = on_balloon,
 		.on_give_back = on_give_back,
 		.on_needs_reset = on_needs_reset,
+		.on_s2idle = on_s2idle,
 		.arg = l,
 	};
 	TRY(machine_new(&o, &l->machine));
@@ -429,6 +435,7 @@ struct err *life_new(struct loop *loop, const struct life_opts *opts, struct lif
 	TRY(dirty_new(l->gmem, &l->dirty));
 	TRY(life_build_machine(l, l->image != NULL));
 	TRY(l->image != NULL ? load_image(l, opts, &uffd) : load_kernel(l));
+	TRY(life_idle_begin(l));
 	TRY(checkpoint_new(loop, &life_checkpoint_ops, l, &l->checkpoint));
 	TRY(checkpoint_set(l->checkpoint, &opts->checkpoint));
 	TRY(life_watchdog_new(l, opts->watchdog_ns));
@@ -442,7 +449,9 @@ struct err *life_start_as(struct life *l, enum life_event ev)
 	if (l->rt) { /* a reset made new threads */
 		TRY(machine_make_rt(l->machine));
 	}
-	return life_move(l, ev);
+	TRY(life_move(l, ev));
+	life_wake(l); /* it may be a snapshot's */
+	return NULL;
 }
 
 struct err *life_start(struct life *l)
@@ -464,6 +473,7 @@ void life_free(struct life *l)
 	}
 	life_watchdog_free(l);
 	life_take_wait(l);
+	life_idle_end(l);
 	life_wset_end(l);
 	checkpoint_free(l->checkpoint);
 	if (l->machine != NULL && !machine_stop(l->machine, END_MS)) {
@@ -510,6 +520,7 @@ void life_end(struct life *l, enum vm_end end, const char *report)
 	if (e != NULL) {
 		log_err(e);
 	}
+	life_idle_end(l);
 	if (l->on_end != NULL) {
 		l->on_end(l->on_end_arg, end, report);
 	}
@@ -608,9 +619,17 @@ static struct err *step(struct life *l, enum life_event ev)
 	return life_move(l, ev);
 }
 
+/* A suspend that failed, or a resume: a guest that sleeps is woken if the VM runs. */
+static struct err *step_awake(struct life *l, enum life_event ev)
+{
+	struct err *e = step(l, ev);
+	life_wake(l);
+	return e;
+}
+
 struct err *life_suspend_vcpus(struct life *l)
 {
-	return step(l, LIFE_EV_SUSPEND_VCPUS);
+	return step_awake(l, LIFE_EV_SUSPEND_VCPUS);
 }
 
 static void retry_pages(struct life *l);
@@ -618,12 +637,12 @@ static void retry_pages(struct life *l);
 struct err *life_resume_vcpus(struct life *l)
 {
 	retry_pages(l);
-	return step(l, LIFE_EV_RESUME_VCPUS);
+	return step_awake(l, LIFE_EV_RESUME_VCPUS);
 }
 
 struct err *life_suspend(struct life *l)
 {
-	return step(l, LIFE_EV_SUSPEND);
+	return step_awake(l, LIFE_EV_SUSPEND);
 }
 
 /* What a failing disk has stopped is tried again. */
@@ -638,7 +657,7 @@ static void retry_pages(struct life *l)
 struct err *life_resume(struct life *l)
 {
 	retry_pages(l);
-	return step(l, LIFE_EV_RESUME);
+	return step_awake(l, LIFE_EV_RESUME);
 }
 
 void life_stop(struct life *l)
@@ -665,6 +684,9 @@ void life_status(struct life *l, struct life_status *ret)
 	};
 	if (l->machine != NULL) {
 		ret->suspended_ns = kvm_state_clock_stopped_ns(machine_kvm_state(l->machine));
+	}
+	if (l->config.s2idle) {
+		ret->s2idle = life_asleep(l) ? "asleep" : l->idle.ignored ? "ignored" : "awake";
 	}
 	if (l->pager != NULL) {
 		ret->lazy = true;

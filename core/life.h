@@ -116,6 +116,12 @@ struct life_waiter {
 	void *arg;
 };
 bool life_give_way(struct life *l, struct life_waiter *w);
+/*
+ * With --s2idle the guest is to sleep before a suspend: the sleep button is pressed, and fn called
+ * as above, when the guest sleeps or after 15 s. False: there is nothing to wait for. A resume
+ * wakes the guest, and so does a suspend that fails.
+ */
+bool life_sleep_first(struct life *l, struct life_waiter *w);
 /* It waits no more: fn is not called. */
 void life_withdraw(struct life *l, const struct life_waiter *w);
 
@@ -182,7 +188,9 @@ struct life_status {
 	uint64_t mem_bytes;
 	uint64_t mem_allocated;
 	unsigned ncpus;
-	bool lazy; /* memory is a lazy restore's: pages is filled in */
+	const char
+		*s2idle; /* "awake", "asleep", "ignored" (the last sleep button); NULL: without */
+	bool lazy;       /* memory is a lazy restore's: pages is filled in */
 	struct pager_status pages;
 };
 void life_status(struct life *l, struct life_status *ret);

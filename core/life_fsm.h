@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * States and events of a VM's life; the table is in life.c, its picture in docs/life.md. For life.c,
- * its unit test and the drawing tool.
+ * States and events of a VM's life; the table is in life.c, its picture in docs/life.md. For
+ * life.c, its unit test and the drawing tool.
  */
 #ifndef TORPOR_CORE_LIFE_FSM_H
 #define TORPOR_CORE_LIFE_FSM_H

@@ -72,6 +72,14 @@ struct wset_job {
 	bool running;
 };
 
+/* What waits for the guest to sleep. */
+struct idle {
+	struct life_waiter *waiters; /* the oldest first */
+	struct loop_timer *timer;
+	bool ignored;  /* the guest did not sleep when it was last asked to */
+	bool unwanted; /* if it does so now nobody wants it any more */
+};
+
 struct life {
 	struct loop *loop;
 	struct fsm fsm; /* main loop only */
@@ -106,6 +114,7 @@ struct life {
 	struct take_job *job;
 	struct take_job *next; /* an explicit take, begun when the automatic one has given way */
 	struct life_waiter *waiters; /* likewise, and before it; the oldest first */
+	struct idle idle;
 	struct checkpoint *checkpoint;
 	bool ran;         /* since the last take */
 	bool event_waits; /* a guest event came during a take */
@@ -142,6 +151,18 @@ enum life_event life_same_state(const struct life *l);
 MUST_USE struct err *life_watchdog_new(struct life *l, uint64_t limit_ns); /* 0: none */
 void life_watchdog_free(struct life *l);
 
+/* ---- life_idle.c ---- */
+
+MUST_USE struct err *life_idle_begin(struct life *l);
+/* Who waits is told of the end. Twice is fine. */
+void life_idle_end(struct life *l);
+bool life_asleep(const struct life *l);
+/* Wakes a guest that sleeps, if the VM runs. */
+void life_wake(const struct life *l);
+/* The guest sleeps, or is awake again. */
+void life_idle_changed(struct life *l);
+void life_idle_withdraw(struct life *l, const struct life_waiter *w);
+
 /* ---- life_wset.c ---- */
 
 MUST_USE struct err *life_wset_begin(struct life *l);
@@ -151,6 +172,8 @@ void life_wset_store(struct life *l);
 void life_wset_end(struct life *l);
 
 /* ---- life_take.c ---- */
+
+void life_unlist(struct life_waiter **list, const struct life_waiter *w);
 
 /* May be taken (and rewound) now: state, memory of clients. */
 MUST_USE struct err *life_check_may_take(const struct life *l);

@@ -522,14 +522,20 @@ bool life_give_way(struct life *l, struct life_waiter *w)
 	return true;
 }
 
-void life_withdraw(struct life *l, const struct life_waiter *w)
+void life_unlist(struct life_waiter **list, const struct life_waiter *w)
 {
-	for (struct life_waiter **at = &l->waiters; *at != NULL; at = &(*at)->next) {
-		if (*at == w) {
-			*at = w->next;
+	for (; *list != NULL; list = &(*list)->next) {
+		if (*list == w) {
+			*list = w->next;
 			break;
 		}
 	}
+}
+
+void life_withdraw(struct life *l, const struct life_waiter *w)
+{
+	life_unlist(&l->waiters, w);
+	life_idle_withdraw(l, w);
 }
 
 struct err *life_job_submit(struct take_job *job)

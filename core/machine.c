@@ -19,6 +19,7 @@
 #include "devices/i8042.h"
 #include "devices/pvpanic.h"
 #include "devices/rtc.h"
+#include "devices/s2idle.h"
 #include "devices/serial.h"
 #include "devices/virtio_balloon.h"
 #include "devices/virtio_blk.h"
@@ -136,6 +137,10 @@ static struct err *build_devices(struct machine *m, const struct machine_opts *o
 		TRY(battery_new(&m->host, &dev));
 		TRY(machine_add_device(m, dev));
 	}
+	if (m->config->s2idle) {
+		TRY(s2idle_new(&m->host, &dev));
+		TRY(machine_add_device(m, dev));
+	}
 	if (m->config->exit_device) {
 		TRY(exit_device_new(&m->host, &dev));
 		TRY(machine_add_device(m, dev));
@@ -199,6 +204,7 @@ struct err *machine_new(const struct machine_opts *opts, struct machine **ret_ma
 	m->on_balloon = opts->on_balloon;
 	m->on_give_back = opts->on_give_back;
 	m->on_needs_reset = opts->on_needs_reset;
+	m->on_s2idle = opts->on_s2idle;
 	m->arg = opts->arg;
 	lock_init(&m->gate, RANK_GATE);
 	TRY(machine_host_init(m));
@@ -243,6 +249,7 @@ struct err *machine_boot(struct machine *m, int kernel_fd, int initrd_fd)
 		.pci_slots = m->pci != NULL ? pci_host_slots(m->pci) : 0,
 		.vmgenid = m->vmgenid != NULL,
 		.battery = m->config->battery,
+		.s2idle = m->config->s2idle,
 		.gpe_methods = m->config->gpe_methods,
 	};
 	TRY(acpi_build(m->gmem, &acpi, &rsdp));
@@ -406,6 +413,7 @@ const struct state_desc *const *machine_descs(size_t *ret_n)
 		&pci_host_desc,    &vmgenid_desc,      &virtio_rng_desc,
 		&battery_desc,     &virtio_blk_desc,   &virtio_console_desc,
 		&virtio_net_desc,  &virtio_vsock_desc, &virtio_balloon_desc,
+		&s2idle_desc,
 	};
 	*ret_n = ARRAY_LEN(descs);
 	return descs;

@@ -46,6 +46,8 @@ struct machine_opts {
 	 * loop; may be NULL. */
 	void (*on_balloon)(void *arg);
 	void (*on_give_back)(void *arg, gpa_t gpa, uint64_t len_bytes);
+	/* The guest sleeps, or is awake again (s2idle.h). On the main loop; may be NULL. */
+	void (*on_s2idle)(void *arg);
 	/* A device waits for a reset by its driver. On the main loop; may be NULL. */
 	void (*on_needs_reset)(void *arg, const char *id, const char *why);
 	void *arg;

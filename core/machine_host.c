@@ -109,6 +109,14 @@ static void run_balloon(struct machine *m, struct machine_call *c)
 	}
 }
 
+static void run_s2idle(struct machine *m, struct machine_call *c)
+{
+	(void)c;
+	if (m->on_s2idle != NULL) {
+		m->on_s2idle(m->arg);
+	}
+}
+
 static void run_needs_reset(struct machine *m, struct machine_call *c)
 {
 	if (m->on_needs_reset != NULL && c->id != NULL && c->report != NULL) {
@@ -140,6 +148,9 @@ static void host_event(void *self, enum dev_event what)
 		if (!atomic_exchange(&m->balloon_posted, true)) {
 			call_post(m, &(struct machine_call){ .fn = run_balloon });
 		}
+		break;
+	case DEV_EVENT_S2IDLE:
+		call_post(m, &(struct machine_call){ .fn = run_s2idle });
 		break;
 	case DEV_EVENT_GENERATION: {
 		struct err *e = acpi_pm_gpe(m->pm, ACPI_VMGENID_GPE, -1);

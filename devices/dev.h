@@ -33,6 +33,7 @@ enum dev_event {
 	DEV_EVENT_RTC,        /* the real-time clock's alarm rings */
 	DEV_EVENT_PCIE_WAKE,  /* a PCI Express device asks for power (PME, WAKE#) */
 	DEV_EVENT_GENERATION, /* the VM generation id is another one */
+	DEV_EVENT_S2IDLE,     /* the guest sleeps, or is awake again; no affair of ACPI's either */
 	DEV_EVENT_BALLOON,    /* the balloon changed, or told its figures; no affair of ACPI's */
 };
 

@@ -2,7 +2,9 @@
 /* `torpor suspend`, `resume` and `stop`: one request to a living VM each. Called by main. */
 #include <limits.h>
 #include <stdio.h>
+#include <string.h>
 
+#include "core/base/log.h"
 #include "tools/client.h"
 #include "tools/cmd.h"
 #include "tools/out.h"
@@ -43,6 +45,13 @@ static struct err *change(struct args *a, const char *about, const char *help,
 	SCOPE(json_put) json_t *status = NULL;
 	TRY(client_torpor(c, json_string("Status"), "Status", &status));
 	const json_t *state = json_object_get(status, "state");
+	const json_t *sleep = json_object_get(status, "s2idle");
+	if (whole == torpor_suspend_vm && json_is_string(sleep) &&
+	    strcmp(json_string_value(sleep), "ignored") == 0) {
+		LOG_W("the guest of '%s' did not sleep within 15 s of its sleep button: it was "
+		      "suspended as it stood",
+		      a->pos[0]);
+	}
 	return tell_state(a, json_is_string(state) ? json_string_value(state) : "?");
 }
 

@@ -58,6 +58,7 @@ struct err *run_config(const struct run *r, bool console, struct config *c)
 	c->no_reboot = r->no_reboot;
 	c->vmgenid = true;
 	c->battery = r->battery;
+	c->s2idle = r->s2idle;
 	c->gpe_methods = r->gpe_methods;
 	c->exit_device = r->exit_device;
 	if (r->rng) {

@@ -19,6 +19,7 @@ struct run {
 	uint64_t mem;
 	bool no_reboot;
 	bool battery;
+	bool s2idle;
 	bool gpe_methods;
 	bool exit_device;
 	bool replace;
@@ -61,6 +62,9 @@ struct run {
 		{ "no-reboot", NULL, OPT_FLAG, &(r)->no_reboot,                                    \
 		  "a reset by the guest ends the VM with status 32" },                             \
 		{ "battery", NULL, OPT_FLAG, &(r)->battery, "a battery and an AC adapter" },       \
+		{ "s2idle", NULL, OPT_FLAG, &(r)->s2idle,                                          \
+		  "a suspend sends the guest to sleep first, by its sleep button, for at\n"        \
+		  "most 15 s; a resume wakes it" },                                                \
 		{ "gpe-methods", NULL, OPT_FLAG, &(r)->gpe_methods,                                \
 		  "ACPI methods for all general-purpose events, so that the guest\n"               \
 		  "enables and counts them" },                                                     \

@@ -8,6 +8,7 @@
 #include "devices/battery.h"
 #include "devices/i8042.h"
 #include "devices/rtc.h"
+#include "devices/s2idle.h"
 #include "devices/serial.h"
 #include "devices/virtio_balloon.h"
 #include "devices/virtio_blk.h"
@@ -26,6 +27,7 @@ static const struct state_desc *const fuzz_tables[] = {
 	&pci_host_desc,   &vmgenid_desc,      &virtio_rng_desc,
 	&battery_desc,    &virtio_blk_desc,   &virtio_console_desc,
 	&virtio_net_desc, &virtio_vsock_desc, &virtio_balloon_desc,
+	&s2idle_desc,
 };
 
 #endif

@@ -212,6 +212,7 @@ static struct err *make_texts(const char *root)
 		if (i == 2) {
 			c.vmgenid = true;
 			c.battery = true;
+			c.s2idle = true;
 			c.exit_device = true;
 			for (unsigned k = 0; k < CONFIG__KINDS; k++) {
 				const struct config_dev d = { .kind = (enum config_kind)k,

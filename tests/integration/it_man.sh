@@ -33,7 +33,7 @@ for verb in "${verbs[@]}"; do
 	[ "$(wc -l <"$tmp/verb")" -ge 6 ] || bad "torpor $verb --help is short"
 	page=$(page_of "$verb")
 	[ -f "$man/$page" ] || { bad "$page is missing"; continue; }
-	mapfile -t options < <(sed -n 's/^  --\([a-z-]*\).*/\1/p' "$tmp/verb")
+	mapfile -t options < <(sed -n 's/^  --\([a-z0-9-]*\).*/\1/p' "$tmp/verb")
 	[ ${#options[@]} -ge 3 ] || bad "torpor $verb --help tells ${#options[@]} options"
 	for option in "${options[@]}"; do
 		grep -qE -- "^\.It Fl -$option( |\$)" "$man/$page" ||
@@ -62,7 +62,7 @@ for page in "$man"/*.1; do
 	[ "$name" = torpor.1 ] && continue # it describes what all verbs share
 	while read -r option; do
 		[ -n "${helped[$name/$option]:-}" ] || bad "--$option in $name is no option of its verbs"
-	done < <(sed -n 's/^\.It Fl -\([a-z-]*\).*/\1/p' "$page")
+	done < <(sed -n 's/^\.It Fl -\([a-z0-9-]*\).*/\1/p' "$page")
 done
 
 "$torpor" --version | grep -qE '^torpor [0-9]+\.[0-9]+\.[0-9]+$' || bad "--version: $("$torpor" --version)"

@@ -9,7 +9,7 @@ _torpor_verbs() {
 # Options of the verb in $1, from its own --help: they are always those of the installed binary.
 _torpor_options() {
 	# shellcheck disable=SC2086
-	torpor $1 --help 2>/dev/null | sed -n 's/^  \(--[a-z-]*\).*/\1/p'
+	torpor $1 --help 2>/dev/null | sed -n 's/^  \(--[a-z0-9-]*\).*/\1/p'
 }
 
 # Words of a JSON member "$1" in the answer of the rest of the arguments.

@@ -31,7 +31,7 @@ function __torpor_options
 	if __torpor_verbs | string match -q "$words[1] *"
 		set verb $words[1..2]
 	end
-	test -n "$verb"; and torpor $verb --help 2>/dev/null | string match -rg '^  (--[a-z-]+)'
+	test -n "$verb"; and torpor $verb --help 2>/dev/null | string match -rg '^  (--[a-z0-9-]+)'
 end
 
 complete -c torpor -f

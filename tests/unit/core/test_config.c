@@ -101,18 +101,20 @@ static void test_options(void **state)
 {
 	(void)state;
 	static const struct {
-		bool battery, exit_device, gpe_methods;
-	} rows[] = { { true, false, false },
-		     { false, true, false },
-		     { false, false, true },
-		     { true, true, true } };
+		bool battery, exit_device, gpe_methods, s2idle;
+	} rows[] = { { true, false, false, false },
+		     { false, true, false, false },
+		     { false, false, true, false },
+		     { false, false, false, true },
+		     { true, true, true, true } };
 	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
 		struct config c;
 		make(&c);
-		assert_false(c.battery || c.exit_device || c.gpe_methods);
+		assert_false(c.battery || c.exit_device || c.gpe_methods || c.s2idle);
 		c.battery = rows[i].battery;
 		c.exit_device = rows[i].exit_device;
 		c.gpe_methods = rows[i].gpe_methods;
+		c.s2idle = rows[i].s2idle;
 		char *text = NULL;
 		expect_ok(config_text(&c, &text));
 		char *v = strstr(text, "\"v\":2");
@@ -122,6 +124,7 @@ static void test_options(void **state)
 		assert_int_equal(again.battery, rows[i].battery);
 		assert_int_equal(again.exit_device, rows[i].exit_device);
 		assert_int_equal(again.gpe_methods, rows[i].gpe_methods);
+		assert_int_equal(again.s2idle, rows[i].s2idle);
 		config_done(&again);
 		v[4] = '1';
 		expect_class(config_parse(text, strlen(text), &again), ERR_CORRUPT);

@@ -1,0 +1,94 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Guest that sleeps on its sleep button and wakes by its power button (it_s2idle.sh): SCI in, a byte to
+ * the port of the low-power idle device, HLT with no timer until the power button. A beat while awake.
+ * deaf=1: does not know the sleep button. slow=MS: takes so long from the button to the sleep.
+ */
+#include "rt.h"
+
+enum { PM1_STS = 0x600, PM1_EN = 0x602, S2IDLE = 0x610 };
+enum { STS_POWER = 0x100, STS_SLEEP = 0x200, BEAT_MS = 20 };
+enum { VEC_TIMER = 0x40, VEC_SCI = 0x58, PIN_SCI = 9, LEVEL = 0x8000 };
+
+static volatile unsigned power_count, sleep_count;
+
+static void outw(uint16_t port, uint16_t v)
+{
+	__asm__ volatile("outw %0, %1" ::"a"(v), "Nd"(port));
+}
+
+static void on_sci(struct frame *f)
+{
+	uint16_t sts;
+	(void)f;
+	__asm__ volatile("inw %1, %0" : "=a"(sts) : "Nd"((uint16_t)PM1_STS));
+	power_count += (sts & STS_POWER) != 0;
+	sleep_count += (sts & STS_SLEEP) != 0;
+	outw(PM1_STS, sts);
+	lapic_set(LAPIC_EOI, 0);
+}
+
+static void on_timer(struct frame *f)
+{
+	(void)f;
+	lapic_set(LAPIC_EOI, 0);
+}
+
+static void ioapic_set(uint32_t reg, uint32_t v)
+{
+	volatile uint32_t *io = (volatile uint32_t *)0xfec00000ull;
+	io[0] = reg;
+	io[4] = v;
+}
+
+static void wait_ms(unsigned ms)
+{
+	uint64_t end = clock_ns() + ms * NSEC_PER_MSEC;
+	while (clock_ns() < end) {
+		lapic_oneshot(VEC_TIMER, end - clock_ns() + 1000);
+		halt();
+	}
+}
+
+void guest_main(void)
+{
+	unsigned slept = 0;
+	bool deaf = arg_number("deaf", 0) != 0;
+	unsigned slow = (unsigned)arg_number("slow", 0);
+
+	lapic_on();
+	pic_init(0x30, 0xff, 0xff);
+	irq_handler(VEC_SCI, on_sci);
+	irq_handler(VEC_TIMER, on_timer);
+	ioapic_set(0x11 + 2 * PIN_SCI, 0);
+	ioapic_set(0x10 + 2 * PIN_SCI, VEC_SCI | LEVEL);
+	outw(PM1_EN, deaf ? STS_POWER : STS_POWER | STS_SLEEP);
+	print("idle guest %u\n", (unsigned)inb(S2IDLE));
+	for (unsigned n = 1;; n++) {
+		wait_ms(BEAT_MS);
+		print("beat %u slept %u power %u\n", n, slept, power_count);
+		if (sleep_count == slept) {
+			continue;
+		}
+		if (slow != 0) {
+			wait_ms(slow);
+		}
+		slept = sleep_count;
+		unsigned before = power_count;
+		print("sleeps %u\n", slept);
+		lapic_oneshot(VEC_TIMER, 0);
+		outb(S2IDLE, 1);
+		while (power_count == before) {
+			halt();
+		}
+		outb(S2IDLE, 0);
+		print("wakes %u power %u\n", slept, power_count);
+	}
+}
+
+void guest_ap_main(void)
+{
+	for (;;) {
+		cpu_relax();
+	}
+}
