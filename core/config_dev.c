@@ -79,6 +79,9 @@ static struct err *check(const struct config_devs *l, const struct config_dev *d
 	ENSURE(dev->kind != CONFIG_DISK || (dev->queues >= 1 && dev->queues <= CONFIG_QUEUES_MAX),
 	       ERR_USAGE, "disk '%s': %u queues: 1 to %d are possible", dev->id, dev->queues,
 	       CONFIG_QUEUES_MAX);
+	ENSURE(dev->iops <= CONFIG_RATE_MAX && dev->bps <= CONFIG_RATE_MAX, ERR_USAGE,
+	       "disk '%s': a rate limit is at most %llu a second", dev->id,
+	       (unsigned long long)CONFIG_RATE_MAX);
 	ENSURE(dev->kind != CONFIG_NET || dev->mtu == 0 ||
 		       (dev->mtu >= CONFIG_MTU_MIN && dev->mtu <= CONFIG_MTU_MAX),
 	       ERR_USAGE, "network device '%s': MTU %u: %d to %d are possible", dev->id, dev->mtu,
@@ -162,6 +165,12 @@ struct err *config_mac_parse(const char *text, uint8_t ret_mac[CONFIG_MAC_BYTES]
 
 /* ---- text ---- */
 
+/* Limits are there only where there are some: snapshots of before have none. */
+static bool put_limit(json_t *j, const char *key, uint64_t limit)
+{
+	return limit == 0 || json_object_set_new(j, key, json_integer((json_int_t)limit)) == 0;
+}
+
 static json_t *dev_json(const struct config_dev *d)
 {
 	json_t *j = json_pack("{s:s s:s s:i}", "kind", config_kind_name(d->kind), "id", d->id,
@@ -180,7 +189,8 @@ static json_t *dev_json(const struct config_dev *d)
 	} else {
 		return j;
 	}
-	if (more == NULL || json_object_update(j, more) != 0) {
+	if (more == NULL || !put_limit(more, "iops", d->iops) || !put_limit(more, "bps", d->bps) ||
+	    json_object_update(j, more) != 0) {
 		json_decref(j);
 		j = NULL;
 	}
@@ -208,6 +218,21 @@ static struct err *get_uint(const json_t *o, const char *key, unsigned max, unsi
 	       ERR_CORRUPT, "configuration: a device's '%s' is missing or no number up to %u", key,
 	       max);
 	*ret = (unsigned)json_integer_value(v);
+	return NULL;
+}
+
+static struct err *get_limit(const json_t *o, const char *key, size_t *keys, uint64_t *ret)
+{
+	const json_t *v = json_object_get(o, key);
+	if (v == NULL) {
+		return NULL;
+	}
+	ENSURE(json_is_integer(v) && json_integer_value(v) > 0 &&
+		       (uint64_t)json_integer_value(v) <= CONFIG_RATE_MAX,
+	       ERR_CORRUPT, "configuration: a disk's '%s' is no number from 1 to %llu", key,
+	       (unsigned long long)CONFIG_RATE_MAX);
+	*ret = (uint64_t)json_integer_value(v);
+	++*keys;
 	return NULL;
 }
 
@@ -268,6 +293,8 @@ static struct err *parse_dev(const json_t *o, struct config_dev *ret)
 		keys += 3;
 		TRY(get_bool(o, "ro", &d.read_only));
 		TRY(get_uint(o, "queues", CONFIG_QUEUES_MAX, &d.queues));
+		TRY(get_limit(o, "iops", &keys, &d.iops));
+		TRY(get_limit(o, "bps", &keys, &d.bps));
 		TRY(get_text(o, "path", d.path, sizeof(d.path)));
 	} else if (d.kind == CONFIG_NET) {
 		keys += 4;

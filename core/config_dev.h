@@ -34,6 +34,7 @@ enum {
 	CONFIG_MTU_MIN = 68,
 	CONFIG_MTU_MAX = 65535,
 };
+#define CONFIG_RATE_MAX (1ull << 40)
 
 struct config_dev {
 	enum config_kind kind;
@@ -43,6 +44,8 @@ struct config_dev {
 	/* Disks. */
 	bool read_only;
 	unsigned queues;
+	uint64_t iops; /* at most so many requests, */
+	uint64_t bps;  /* and bytes, a second; 0: as many as go */
 	/* Network devices. */
 	uint8_t mac[CONFIG_MAC_BYTES];
 	bool mac_chosen; /* by the user: clones keep it */

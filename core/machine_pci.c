@@ -21,6 +21,8 @@ static struct err *new_disk(struct machine *m, const struct config_dev *d, struc
 		.fd = end->fd.n,
 		.read_only = d->read_only,
 		.queues = d->queues,
+		.iops = d->iops,
+		.bps = d->bps,
 		.accept_changed = end->accept_changed,
 		.may_be_copy = end->mapped,
 	};

@@ -123,6 +123,9 @@ static void blk_gate(struct device *dev, bool closed)
 	LOCK_SCOPE(&b->v.pci.lock);
 	b->closed = closed;
 	if (!closed) {
+		uint64_t now = clock_mono_ns(); /* a limit knows running time only */
+		rate_limit_resume(&b->ops, now);
+		rate_limit_resume(&b->bytes, now);
 		virtio_kick(&b->v); /* what the guest offered meanwhile */
 	} else if (!drain(b, DRAIN_NS)) {
 		LOG_E("disk '%s': %u requests have not ended for 30 s", b->v.id, b->inflight);
@@ -265,6 +268,8 @@ static struct err *blk_fetch(void *self)
 	LOCK_SCOPE(&b->v.pci.lock);
 	virtio_fetch(&b->v, &b->saved.virtio);
 	b->saved.read_only = b->read_only;
+	b->saved.ops_left = rate_limit_save(&b->ops);
+	b->saved.bytes_left = rate_limit_save(&b->bytes);
 	return look(b, &b->saved.seen);
 }
 
@@ -280,6 +285,8 @@ static struct err *blk_commit(void *self)
 	struct virtio_blk *b = self;
 	LOCK_SCOPE(&b->v.pci.lock);
 	TRY(check_same(b, &b->saved));
+	rate_limit_load(&b->ops, b->saved.ops_left);
+	rate_limit_load(&b->bytes, b->saved.bytes_left);
 	return virtio_commit(&b->v, &b->saved.virtio);
 }
 
@@ -311,11 +318,13 @@ static const struct state_field blk_fields[] = {
 	FIELD_SUB(struct virtio_blk_state, 2, seen, &seen_desc),
 	FIELD(struct virtio_blk_state, 3, read_only),
 	PAD(struct virtio_blk_state, pad),
+	FIELD(struct virtio_blk_state, 4, ops_left, .since = 2),
+	FIELD(struct virtio_blk_state, 5, bytes_left, .since = 2),
 };
 
 const struct state_desc virtio_blk_desc = {
 	.name = "virtio_blk",
-	.version = 1,
+	.version = 2,
 	.oldest = 1,
 	.size = sizeof(struct virtio_blk_state),
 	.fields = blk_fields,
@@ -481,6 +490,8 @@ struct err *virtio_blk_new(const struct dev_host *host, const struct virtio_blk_
 		.own_thread = true,
 	};
 	b->fd = o->fd;
+	b->ops = rate_limit_of(o->iops);
+	b->bytes = rate_limit_of(o->bps);
 	b->read_only = o->read_only;
 	b->accept_changed = o->accept_changed;
 	b->may_be_copy = o->may_be_copy;

@@ -30,6 +30,8 @@ struct virtio_blk_state {
 	struct virtio_blk_seen seen;
 	bool read_only;
 	uint8_t pad[7];
+	uint64_t ops_left; /* of the rate limits: rate_limit.h */
+	uint64_t bytes_left;
 };
 extern const struct state_desc virtio_blk_desc;
 
@@ -38,6 +40,8 @@ struct virtio_blk_opts {
 	int fd;         /* borrowed: a regular file or block device, opened for writing or not */
 	bool read_only;
 	unsigned queues;
+	uint64_t iops; /* requests a second, 0: as many as go */
+	uint64_t bps;  /* bytes read and written a second */
 	/* A load takes a disk that is not as it was when the snapshot was taken. */
 	bool accept_changed;
 	/* A read-only disk may be another file with the same size and time: the user named it. */

@@ -6,6 +6,7 @@
 
 #include <liburing.h>
 
+#include "core/base/rate_limit.h"
 #include "devices/virtio_blk.h"
 
 enum {
@@ -41,6 +42,9 @@ struct virtio_blk {
 	bool dead; /* its thread may do nothing */
 	unsigned resetting;
 	unsigned inflight;
+	struct rate_limit ops;
+	struct rate_limit bytes;
+	uint64_t throttled_ns; /* until the limits let the next request in; 0: they do */
 	uint32_t due; /* bit per queue: something was given back, the driver is to be told */
 	struct virtio_blk_state saved;
 	/* Worker only. */
@@ -58,7 +62,7 @@ void virtio_blk_io_done(struct virtio_blk *b);
 bool virtio_blk_rests(const struct virtio_blk *b);
 /* With the lock: takes chains and queues them with the host, as many as fit. */
 void virtio_blk_take(struct virtio_blk *b);
-/* Without: until a request ended or somebody kicked. */
+/* Without: until a request ended, somebody kicked, or the rate limits let the next one in. */
 void virtio_blk_wait(struct virtio_blk *b);
 /* With the lock: gives back what ended. */
 void virtio_blk_reap(struct virtio_blk *b);

@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 #include "core/base/bytes.h"
+#include "core/base/clock.h"
 #include "core/base/log.h"
 #include "devices/virtio_blk_internal.h"
 
@@ -40,6 +41,8 @@ enum {
 	RING_ENTRIES = 2 * VIRTIO_BLK_DEPTH, /* one more than DEPTH would do */
 	TURN_CHAINS = 512,
 };
+
+#define NS_PER_S 1000000000ull
 
 /* ---- the ring ---- */
 
@@ -246,11 +249,22 @@ static int begin(struct virtio_blk *b, struct blk_req *r, uint64_t sector)
 	}
 }
 
-/* One chain of queue n: false when there is none, or no room. */
+/* The worker comes back by itself when the limits let in what is in the rings now. */
+static bool is_throttled(struct virtio_blk *b)
+{
+	if (b->ops.per_s == 0 && b->bytes.per_s == 0) {
+		return false;
+	}
+	uint64_t now = clock_mono_ns();
+	b->throttled_ns = MAX(rate_limit_wait(&b->ops, now), rate_limit_wait(&b->bytes, now));
+	return b->throttled_ns > 0;
+}
+
+/* One chain of queue n: false when there is none, no room, or the rate limits hold it up. */
 static bool take_one(struct virtio_blk *b, unsigned n)
 {
 	struct blk_req *r = b->free;
-	if (r == NULL || !virtio_pop(&b->v, n, &r->chain)) {
+	if (r == NULL || is_throttled(b) || !virtio_pop(&b->v, n, &r->chain)) {
 		return false;
 	}
 	uint8_t header[HEADER_BYTES];
@@ -265,6 +279,8 @@ static bool take_one(struct virtio_blk *b, unsigned n)
 	r->len = 0;
 	r->done = 0;
 	int status = begin(b, r, get_le64(header + 8));
+	rate_limit_take(&b->ops, 1);
+	rate_limit_take(&b->bytes, status < 0 ? r->len : 0);
 	if (status >= 0) {
 		finish(b, r, (uint8_t)status);
 	} else {
@@ -293,8 +309,19 @@ void virtio_blk_wait(struct virtio_blk *b)
 		io_uring_sqe_set_data(sqe, NULL);
 		b->armed = true;
 	}
-	int rc = io_uring_submit_and_wait(&b->ring, 1);
-	if (rc < 0 && rc != -EINTR && rc != -EAGAIN && rc != -EBUSY) {
+	int rc;
+	if (b->throttled_ns > 0) {
+		struct io_uring_cqe *cqe = NULL;
+		struct __kernel_timespec t = {
+			.tv_sec = (int64_t)(b->throttled_ns / NS_PER_S),
+			.tv_nsec = (int64_t)(b->throttled_ns % NS_PER_S),
+		};
+		rc = io_uring_submit_and_wait_timeout(&b->ring, &cqe, 1, &t, NULL);
+		b->throttled_ns = 0;
+	} else {
+		rc = io_uring_submit_and_wait(&b->ring, 1);
+	}
+	if (rc < 0 && rc != -ETIME && rc != -EINTR && rc != -EAGAIN && rc != -EBUSY) {
 		LOG_E("disk '%s': io_uring: %s", b->v.id, strerrordesc_np(-rc));
 	}
 }

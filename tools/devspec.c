@@ -36,6 +36,17 @@ struct err *devspec_number(const char *option, const char *word, unsigned max, u
 	return NULL;
 }
 
+struct err *devspec_rate(const char *option, const char *word, uint64_t *ret)
+{
+	struct err *e = config_parse_size(strchr(word, '=') + 1, ret);
+	if (e != NULL || *ret == 0 || *ret > CONFIG_RATE_MAX) {
+		err_drop(e, "the message below says more");
+		return ERR(ERR_USAGE, "%s: '%.40s' is no rate from 1 to 1024G a second", option,
+			   word);
+	}
+	return NULL;
+}
+
 struct err *devspec_place(const char *option, const char *word, struct config_dev *d,
 			  bool *ret_known)
 {

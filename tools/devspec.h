@@ -14,6 +14,8 @@ MUST_USE struct err *devspec_word(const char *option, const char **at, char *wor
 /* What follows the word's '='. */
 MUST_USE struct err *devspec_number(const char *option, const char *word, unsigned max,
 				    unsigned *ret);
+/* The same for a rate: 1 to CONFIG_RATE_MAX, K, M and G at its end. */
+MUST_USE struct err *devspec_rate(const char *option, const char *word, uint64_t *ret);
 /* id=NAME and slot=N; *ret_known: it was one of them. */
 MUST_USE struct err *devspec_place(const char *option, const char *word, struct config_dev *d,
 				   bool *ret_known);

@@ -28,15 +28,19 @@ static struct err *set_word(const char *word, struct config_dev *d, struct disk_
 		d->read_only = true;
 	} else if (strncmp(word, "queues=", 7) == 0) {
 		TRY(devspec_number("--disk", word, 1000, &d->queues));
+	} else if (strncmp(word, "iops=", 5) == 0) {
+		TRY(devspec_rate("--disk", word, &d->iops));
+	} else if (strncmp(word, "bps=", 4) == 0) {
+		TRY(devspec_rate("--disk", word, &d->bps));
 	} else if (strcmp(word, "capture=off") == 0) {
 		w->capture_off = true;
 	} else if (strcmp(word, "capture=on") == 0) {
 		w->capture_on = true;
 	} else {
-		return ERR(
-			ERR_USAGE,
-			"--disk: '%.40s' is not one of ro, id=NAME, slot=N, queues=N, capture=off",
-			word);
+		return ERR(ERR_USAGE,
+			   "--disk: '%.40s' is not one of ro, id=NAME, slot=N, queues=N, iops=N, "
+			   "bps=SIZE, capture=off",
+			   word);
 	}
 	return NULL;
 }

@@ -76,6 +76,8 @@ truncate -s 8M "$tmp/data.img" # the guest takes seconds to write all of it: see
 disk="$tmp/data.img,capture=off,id=data"
 expect_error 2 'capture' t run --name d --kernel "$g" --disk "$tmp/data.img"
 expect_error 2 'capture=on' t run --name d --kernel "$g" --disk "$tmp/data.img,capture=on"
+expect_error 2 'iops=0' t run --name d --kernel "$g" --disk "$tmp/base.img,ro,iops=0"
+expect_error 2 'bps=x' t run --name d --kernel "$g" --disk "$tmp/base.img,ro,bps=x"
 expect_error 1 'none.img' t run --name d --kernel "$g" --disk "$tmp/none.img,ro"
 expect_error 2 'path' t run --name d --kernel "$g" --disk ,ro
 expect_error 2 'slot' t run --name d --kernel "$g" --rng --disk "$tmp/base.img,ro,slot=1" --disk "$tmp/base.img,ro,slot=1"
@@ -139,6 +141,26 @@ expect_error 1 'bytes' t restore d --disk-map "data=$tmp/copy.img" --disk-change
 expect_error 2 'no such disk' t restore d --disk-map "base=$tmp/copy.img"
 rm "$tmp/data.img"
 expect_error 1 'data.img' t restore d
+
+# A rate limit goes along: a read a round, of which there are at most ten a second.
+say "-- rate limit"
+vm_begin r run --name r --kernel "$g" --mem 32M --cmdline "beat=1" --disk "$tmp/base.img,ro,iops=10,bps=1G"
+slow() { # 15 rounds in a second or more, whatever was saved up
+	local from
+	wait_line "$tmp/r.out" 'round [0-9]+ ' 20 || die "r: no round"
+	from=$(word "$line" round)
+	wait_line "$tmp/r.out" "round $((from + 10)) " 20 || die "r: stands still"
+	local begin=$line_ns
+	wait_line "$tmp/r.out" "round $((from + 25)) " 20 || die "r: stands still"
+	[ $((line_ns - begin)) -ge 400000000 ] || bad "15 reads in $(((line_ns - begin) / 1000000)) ms at 10 a second"
+}
+slow
+take r || die "take: $(cat "$tmp/take.err")"
+vm_kill "$vm_pid"
+vm_begin r restore r
+slow
+vm_kill "$vm_pid"
+t snapshot show r --json | jq -e '.. | .iops? // empty | select(. == 10)' >/dev/null || bad "snapshot show tells no rate limit"
 
 # Asking first tells all that stands against it, not just the first, and touches nothing.
 say "-- restore --check"

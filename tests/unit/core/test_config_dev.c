@@ -56,6 +56,9 @@ static void test_refusals(void **state)
 	fails(add(&l, d), ERR_USAGE);
 	d.queues = CONFIG_QUEUES_MAX + 1;
 	fails(add(&l, d), ERR_USAGE);
+	d.queues = 1;
+	d.bps = CONFIG_RATE_MAX + 1;
+	fails(add(&l, d), ERR_USAGE);
 	ok(add(&l, (struct config_dev){ .kind = CONFIG_CONSOLE }));
 	fails(add(&l, (struct config_dev){ .kind = CONFIG_CONSOLE }), ERR_USAGE);
 	assert_int_equal(l.n, 2);
@@ -72,6 +75,8 @@ static void test_text(void **state)
 	struct config_dev d = disk("data", 7);
 	d.read_only = true;
 	d.queues = 4;
+	d.iops = 1000;
+	d.bps = CONFIG_RATE_MAX;
 	ok(add(&l, d));
 	for (unsigned k = 0; k < CONFIG__KINDS; k++) {
 		ok(add(&l,
@@ -90,6 +95,7 @@ static void test_text(void **state)
 		assert_int_equal(back.d[i].cid, l.d[i].kind == CONFIG_VSOCK ? 9 : 0);
 		if (l.d[i].kind == CONFIG_DISK) {
 			assert_int_equal(back.d[i].queues, l.d[i].queues);
+			assert_true(back.d[i].iops == l.d[i].iops && back.d[i].bps == l.d[i].bps);
 		}
 	}
 	json_decref(j);

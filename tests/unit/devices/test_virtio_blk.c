@@ -39,6 +39,9 @@ struct disk {
 	int fd;
 };
 
+/* Of the disks that are plugged next. */
+static uint64_t iops, bps;
+
 static struct err *plug(struct disk *k, int fd, bool ro, bool accept)
 {
 	struct pci_dev *p = NULL;
@@ -49,6 +52,8 @@ static struct err *plug(struct disk *k, int fd, bool ro, bool accept)
 		.fd = fd,
 		.read_only = ro,
 		.queues = 2,
+		.iops = iops,
+		.bps = bps,
 		.accept_changed = accept,
 	};
 	struct err *e = virtio_blk_new(&k->d.host.host, &o, &p);
@@ -352,6 +357,70 @@ static struct err *load(struct disk *k, const void *saved)
 	return e;
 }
 
+/* Reads of len bytes, one after the other; how long they took. */
+static uint64_t reads_ns(struct disk *k, unsigned n, uint32_t len)
+{
+	uint64_t from = clock_mono_ns();
+	while (n-- > 0) {
+		assert_int_equal(request(k, 0, T_IN, 0, len), 0);
+	}
+	return clock_mono_ns() - from;
+}
+
+/* More than a second's worth takes longer. What is left goes into the next process; a request that
+ * waits holds no park up, and is served afterwards. */
+static void test_rates(void **state)
+{
+	(void)state;
+	struct disk k, n;
+	iops = 20;
+	begin(&k, false, F_FLUSH);
+	assert_true(reads_ns(&k, 25, 512) >= 240000000); /* five more */
+	close_gate(&k, true);
+	struct snap_part *p = &k.d.dev->dev.part;
+	ok_(p->ops->fetch(p->self));
+	const struct virtio_blk_state *saved = p->state;
+	assert_true((int64_t)saved->ops_left <= 20);
+	SCOPE(freep) struct virtio_blk_state *none = malloc(sizeof(*none));
+	assert_non_null(none);
+	memcpy(none, saved, sizeof(*none));
+	none->ops_left = (uint64_t)-3;
+	ok_(plug(&n, k.fd, false, false));
+	ok_(load(&n, none));
+	fd_start(&n.d, 2, F_FLUSH);
+	close_gate(&n, false);
+	assert_true(reads_ns(&n, 1, 512) >= 190000000); /* four missing */
+	/* Far ahead: what waits stays in the ring, and the gate closes at once. */
+	close_gate(&n, true);
+	none->ops_left = (uint64_t)-160;
+	ok_(load(&n, none));
+	fd_start(&n.d, 2, F_FLUSH);
+	close_gate(&n, false);
+	put_header(&n, T_IN, 0);
+	fd_desc(&n.d, 0, 0, HEADER, 16, FD_NEXT, 1);
+	fd_desc(&n.d, 0, 1, DATA, 512, FD_NEXT | FD_WRITE, 2);
+	fd_desc(&n.d, 0, 2, STATUS, 1, FD_WRITE, 0);
+	fd_offer(&n.d, 0, 0, true);
+	nap();
+	close_gate(&n, true);
+	assert_int_equal(status(&n), 0xff);
+	p = &n.d.dev->dev.part;
+	ok_(p->ops->park(p->self));
+	ok_(p->ops->fetch(p->self));
+	saved = p->state;
+	assert_true((int64_t)saved->ops_left <= 0);
+	fd_done(&n.d);
+	fd_done(&k.d);
+	close(k.fd);
+	/* Bytes: a second's worth, then 8 KiB more. */
+	iops = 0;
+	bps = 32768;
+	begin(&k, false, F_FLUSH);
+	assert_true(reads_ns(&k, 10, 4096) >= 120000000); /* the last may go ahead */
+	end(&k);
+	bps = 0;
+}
+
 static void refused(struct err *e, enum err_class class)
 {
 	assert_non_null(e);
@@ -417,7 +486,7 @@ int main(void)
 		cmocka_unit_test(test_read_write),    cmocka_unit_test(test_limits),
 		cmocka_unit_test(test_size),          cmocka_unit_test(test_discard),
 		cmocka_unit_test(test_hostile),       cmocka_unit_test(test_gate_and_load),
-		cmocka_unit_test(test_changed_disks),
+		cmocka_unit_test(test_changed_disks), cmocka_unit_test(test_rates),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
