@@ -22,7 +22,15 @@
 
 #include "core/base/io.h"
 
-enum { BITS_PER_WORD = 64 };
+/* Of kernels newer than the build host's headers may be. */
+#ifndef F_SEAL_FUTURE_WRITE
+#define F_SEAL_FUTURE_WRITE 0x0010
+#endif
+
+enum {
+	BITS_PER_WORD = 64,
+	LENT_SEALS = F_SEAL_FUTURE_WRITE | F_SEAL_GROW | F_SEAL_SHRINK,
+};
 
 struct region {
 	uint64_t base;
@@ -33,9 +41,17 @@ struct region {
 	_Atomic uint64_t *given; /* owned, likewise: given back to the host, and maybe used since */
 };
 
+/* What the mapping is of. */
+enum backing {
+	BACKING_OWN,   /* shared, of a memfd of our own */
+	BACKING_LENT,  /* likewise, but others have it, too: written through the mapping only */
+	BACKING_CLONE, /* private, of a memfd that others have, too: what is written is our own */
+};
+
 struct gmem {
 	uint64_t bytes;
-	struct fd fd;
+	enum backing backing;
+	struct fd fd; /* FD_NONE: a clone's that was cleared */
 	uint8_t *map; /* MAP_FAILED when there is none */
 	unsigned n;
 	struct region r[GMEM_REGIONS_MAX];
@@ -79,26 +95,54 @@ static struct err *check_size(uint64_t bytes)
 	return NULL;
 }
 
-struct err *gmem_new(uint64_t bytes, struct gmem **ret_gmem)
+static struct err *make_memfd(struct gmem *g)
 {
-	TRY(check_size(bytes));
+	g->fd.n = memfd_create("torpor-guest", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+	if (g->fd.n < 0) {
+		return ERR_ERRNO("guest memory: memfd_create");
+	}
+	if (ftruncate(g->fd.n, (off_t)g->bytes) < 0) {
+		return ERR_ERRNO("guest memory: sizing the memfd to %llu bytes",
+				 (unsigned long long)g->bytes);
+	}
+	return NULL;
+}
+
+/* What is lent neither changes its length under those who map it, nor is written by them. */
+static struct err *check_lent(int fd, uint64_t bytes)
+{
+	struct stat st;
+	if (fstat(fd, &st) < 0) {
+		return ERR_ERRNO("shared guest memory");
+	}
+	int seals = fcntl(fd, F_GET_SEALS);
+	ENSURE(seals >= 0 && (seals & LENT_SEALS) == LENT_SEALS, ERR_INCOMPAT,
+	       "shared guest memory is not sealed");
+	ENSURE(st.st_size >= 0 && (uint64_t)st.st_size == bytes, ERR_INCOMPAT,
+	       "shared guest memory has %lld bytes, not %llu", (long long)st.st_size,
+	       (unsigned long long)bytes);
+	return NULL;
+}
+
+static struct err *new_with(uint64_t bytes, enum backing backing, struct fd *lent,
+			    struct gmem **ret_gmem)
+{
 	SCOPE(gmem_freep) struct gmem *g = calloc(1, sizeof(*g));
 	ENSURE(g != NULL, ERR_SYS, "guest memory: out of memory");
 	g->map = MAP_FAILED;
 	g->bytes = bytes;
-	g->fd.n = memfd_create("torpor-guest", MFD_CLOEXEC);
-	if (g->fd.n < 0) {
-		return ERR_ERRNO("guest memory: memfd_create");
-	}
-	if (ftruncate(g->fd.n, (off_t)bytes) < 0) {
-		return ERR_ERRNO("guest memory: sizing the memfd to %llu bytes",
-				 (unsigned long long)bytes);
-	}
+	g->backing = backing;
+	g->fd = lent != NULL ? fd_move(lent) : FD_NONE;
+	TRY(lent != NULL ? check_lent(g->fd.n, bytes) : make_memfd(g));
 	/* NORESERVE: pages are paid for when touched, as on real hardware the guest may never do.
 	 */
-	g->map = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, g->fd.n, 0);
+	int sharing = backing == BACKING_CLONE ? MAP_PRIVATE : MAP_SHARED;
+	g->map = mmap(NULL, bytes, PROT_READ | PROT_WRITE, sharing | MAP_NORESERVE, g->fd.n, 0);
 	if (g->map == MAP_FAILED) {
 		return ERR_ERRNO("guest memory: mapping %llu bytes", (unsigned long long)bytes);
+	}
+	if (backing == BACKING_LENT && fcntl(g->fd.n, F_ADD_SEALS, LENT_SEALS) != 0) {
+		return ERR_ERRNO("guest memory: sealing it");
 	}
 	uint64_t low = MIN(bytes, (uint64_t)GMEM_LOW_END);
 	TRY(region_add(g, 0, low, 0));
@@ -107,6 +151,30 @@ struct err *gmem_new(uint64_t bytes, struct gmem **ret_gmem)
 	}
 	*ret_gmem = MOVE(g);
 	return NULL;
+}
+
+struct err *gmem_new(uint64_t bytes, struct gmem **ret_gmem)
+{
+	TRY(check_size(bytes));
+	return new_with(bytes, BACKING_OWN, NULL, ret_gmem);
+}
+
+struct err *gmem_new_lent(uint64_t bytes, struct gmem **ret_gmem)
+{
+	TRY(check_size(bytes));
+	return new_with(bytes, BACKING_LENT, NULL, ret_gmem);
+}
+
+struct err *gmem_new_clone(uint64_t bytes, struct fd *lent, struct gmem **ret_gmem)
+{
+	SCOPE(fd_close) struct fd fd = fd_move(lent);
+	TRY(check_size(bytes));
+	return new_with(bytes, BACKING_CLONE, &fd, ret_gmem);
+}
+
+int gmem_fd(const struct gmem *g)
+{
+	return g->fd.n;
 }
 
 void gmem_free(struct gmem *g)
@@ -142,7 +210,7 @@ struct gmem_region gmem_region(const struct gmem *g, unsigned i)
 	return (struct gmem_region){
 		.base = GPA(r->base),
 		.len_bytes = r->len_bytes,
-		.fd = g->fd.n,
+		.fd = g->backing == BACKING_CLONE ? -1 : g->fd.n,
 		.fd_offset = r->fd_offset,
 		.host = r->host,
 	};
@@ -304,9 +372,24 @@ void gmem_fetch_dirty(struct gmem *g, unsigned i, uint64_t *bits)
 	}
 }
 
+/* Other memory in its place; what cannot have that is made zero. */
+static struct err *replace(const struct gmem *g, uint64_t off, uint64_t len_bytes)
+{
+	void *p = mmap(g->map + off, len_bytes, PROT_READ | PROT_WRITE,
+		       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
+	if (p == MAP_FAILED) { /* too many mappings: ENOMEM */
+		memset(g->map + off, 0, len_bytes);
+	}
+	return NULL;
+}
+
+/* From here on these bytes of the mapping are zero, and take no memory if that can be. */
 static struct err *punch(const struct gmem *g, uint64_t off, uint64_t len_bytes)
 {
 	int rc;
+	if (g->backing == BACKING_CLONE) {
+		return replace(g, off, len_bytes);
+	}
 	do {
 		rc = fallocate(g->fd.n, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)off,
 			       (off_t)len_bytes);
@@ -328,7 +411,9 @@ struct err *gmem_give_back(struct gmem *g, gpa_t gpa, uint64_t len_bytes)
 	       ERR_GUEST, "guest memory: 0x%llx and %llu bytes are no pages of RAM",
 	       (unsigned long long)gpa.v, (unsigned long long)len_bytes);
 	TRY(punch(g, r->fd_offset + off, len_bytes));
-	for (uint64_t p = off / PAGE_BYTES; p < (off + len_bytes) / PAGE_BYTES; p++) {
+	/* In a clone nobody could tell when they are in use again. */
+	uint64_t end = g->backing == BACKING_CLONE ? 0 : (off + len_bytes) / PAGE_BYTES;
+	for (uint64_t p = off / PAGE_BYTES; p < end; p++) {
 		atomic_fetch_or(&r->given[p / BITS_PER_WORD], 1ull << (p % BITS_PER_WORD));
 	}
 	mark(r, off, len_bytes); /* last: who sees the mark finds the hole */
@@ -393,6 +478,9 @@ struct err *gmem_next_held(const struct gmem *g, uint64_t index, uint64_t end, u
 struct err *gmem_clear(struct gmem *g)
 {
 	TRY(punch(g, 0, g->bytes));
+	if (g->backing == BACKING_CLONE) {
+		fd_close(&g->fd); /* nothing of it is seen any more */
+	}
 	/* Every page may have changed, and KVM's log knows nothing of it. */
 	for (unsigned i = 0; i < g->n; i++) {
 		mark(&g->r[i], 0, g->r[i].len_bytes);
@@ -425,6 +513,10 @@ struct err *gmem_place(struct gmem *g, gfn_t gfn, const void *pages, uint64_t np
 	uint64_t off = 0;
 	uint64_t len = 0;
 	TRY(file_range(g, gfn, npages, &off, &len));
+	if (g->backing != BACKING_OWN) { /* the file is sealed */
+		memcpy(g->map + off, pages, len);
+		return NULL;
+	}
 	return err_wrap(io_pwrite_full(g->fd.n, pages, len, off), "guest memory at frame 0x%llx",
 			(unsigned long long)gfn.v);
 }
@@ -441,6 +533,10 @@ struct err *gmem_place_zero(struct gmem *g, gfn_t gfn, uint64_t npages)
 struct err *gmem_allocated(const struct gmem *g, uint64_t *ret_bytes)
 {
 	struct stat st;
+	*ret_bytes = 0;
+	if (g->fd.n < 0) {
+		return NULL;
+	}
 	if (fstat(g->fd.n, &st) < 0) {
 		return ERR_ERRNO("guest memory: size of the memfd");
 	}

@@ -36,7 +36,7 @@ struct gmem;
 struct gmem_region {
 	gpa_t base;
 	uint64_t len_bytes; /* multiple of PAGE_BYTES */
-	int fd;             /* borrowed memfd */
+	int fd;             /* borrowed memfd; -1: a clone's, whose holes nobody can tell */
 	uint64_t fd_offset;
 	uint8_t *host; /* borrowed mapping; valid until the next park */
 };
@@ -46,7 +46,19 @@ struct gmem_region {
  * touched. Errors: ERR_LIMIT naming the bound, ERR_SYS.
  */
 MUST_USE struct err *gmem_new(uint64_t bytes, struct gmem **ret_gmem);
-void gmem_free(struct gmem *g); /* NULL is fine */
+/*
+ * Memory that others may map, too: its file is sealed, so that only this mapping can write to it.
+ * Filled by gmem_place; gmem_fd is what others get.
+ */
+MUST_USE struct err *gmem_new_lent(uint64_t bytes, struct gmem **ret_gmem);
+/*
+ * Memory that is that of a lent file until it is written: a page that is written is our own. Takes
+ * over *lent in any case. ERR_INCOMPAT when it has another length or is not sealed. What is given
+ * back, or all that is cleared, is private zero memory from then on.
+ */
+MUST_USE struct err *gmem_new_clone(uint64_t bytes, struct fd *lent, struct gmem **ret_gmem);
+int gmem_fd(const struct gmem *g); /* borrowed; -1: a clone's that was cleared */
+void gmem_free(struct gmem *g);    /* NULL is fine */
 DEFINE_SCOPE(struct gmem, gmem_free)
 
 uint64_t gmem_bytes(const struct gmem *g);
@@ -99,12 +111,14 @@ MUST_USE struct err *gmem_next_held(const struct gmem *g, uint64_t index, uint64
 MUST_USE struct err *gmem_clear(struct gmem *g);
 /*
  * Fills whole pages from the restore path without mapping them into this process first (pwrite to
- * the memfd). [gfn, gfn + npages) must be RAM of one region. Any thread, disjoint ranges.
+ * the memfd; lent memory and a clone's are written in place). [gfn, gfn + npages) must be RAM of
+ * one region. Any thread, disjoint ranges.
  */
 MUST_USE struct err *gmem_place(struct gmem *g, gfn_t gfn, const void *pages, uint64_t npages);
 /* The same with zeros, by giving the pages back to the host. */
 MUST_USE struct err *gmem_place_zero(struct gmem *g, gfn_t gfn, uint64_t npages);
-/* Memory held by the backing files, in bytes (allocated blocks, not RSS). */
+/* Memory held by the backing files, in bytes (allocated blocks, not RSS); of a clone that of the
+ * file which it shares. */
 MUST_USE struct err *gmem_allocated(const struct gmem *g, uint64_t *ret_bytes);
 
 #endif

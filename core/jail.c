@@ -27,7 +27,8 @@ enum {
 static bool disabled;                          /* const after start-up */
 static char *syscall_names[SYSCALLS_MAX];      /* const after jail_init; owned until the end */
 static struct sock_fprog filters[JAIL__ROLES]; /* const after jail_init */
-/* Which to build: those of a VM's threads, or (jail_usernet) the one of its process. */
+/* Which to build: those of a VM's threads, or (jail_usernet, jail_keeper) the one of its process.
+ */
 static unsigned wanted = (1u << JAIL_USERNET) - 1;
 static struct err *init_err; /* const after jail_init; never freed */
 static pthread_once_t init_once = PTHREAD_ONCE_INIT;
@@ -131,6 +132,19 @@ struct err *jail_usernet(void)
 	TRY(set_no_new_privs());
 	TRY(jail_fs_restrict_usernet(&landlock));
 	return jail_thread(JAIL_USERNET);
+}
+
+struct err *jail_keeper(const char *store_dir, const char *share_dir)
+{
+	bool landlock = false; /* without it, only seccomp */
+	if (disabled) {
+		return NULL;
+	}
+	wanted = 1u << JAIL_MAIN;
+	TRY(ensure_init());
+	TRY(set_no_new_privs());
+	TRY(jail_fs_restrict(store_dir, share_dir, &landlock));
+	return jail_thread(JAIL_MAIN);
 }
 
 struct err *jail_thread(enum jail_role role)

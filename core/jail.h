@@ -31,6 +31,9 @@ MUST_USE struct err *jail_thread(enum jail_role role);
 /* Likewise for the process of user networking, whole: sockets of the Internet, and of files the
  * addresses of name servers alone. Instead of the two above. */
 MUST_USE struct err *jail_usernet(void);
+/* Likewise for the keeper of shared memory (share_keeper.c): the main role's filter, and files
+ * below the two folders. */
+MUST_USE struct err *jail_keeper(const char *store_dir, const char *share_dir);
 /* Off for the process: --no-jail, for debugging only, says so on stderr. Before jail_process. */
 void jail_disable(void);
 

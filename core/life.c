@@ -361,6 +361,9 @@ static struct err *start_pager(struct life *l, struct fd *uffd)
 	struct pager_opts opts = {
 		.loop = l->loop,
 		.gmem = l->gmem,
+		.shared = l->hold.n >= 0,
+		.only_keeper = l->no_fill,
+		.hold = l->hold.n,
 		.on_event = on_pages,
 		.arg = l,
 	};
@@ -406,6 +409,7 @@ struct err *life_new(struct loop *loop, const struct life_opts *opts, struct lif
 	ENSURE(l != NULL, ERR_SYS, "out of memory");
 	l->loop = loop;
 	l->kvm = FD_NONE;
+	l->hold = opts->shared != NULL ? fd_move(&opts->shared->hold) : FD_NONE;
 	l->kernel = (struct fd){ opts->kernel_fd };
 	l->initrd = (struct fd){ opts->initrd_fd };
 	l->image = opts->image;
@@ -430,7 +434,9 @@ struct err *life_new(struct loop *loop, const struct life_opts *opts, struct lif
 		}
 	}
 	TRY(kvm_open(&l->kvm));
-	TRY(gmem_new(l->config.mem_bytes, &l->gmem));
+	TRY(opts->shared != NULL
+		    ? gmem_new_clone(l->config.mem_bytes, &opts->shared->memory, &l->gmem)
+		    : gmem_new(l->config.mem_bytes, &l->gmem));
 	TRY(extmem_new(&l->extmem));
 	TRY(dirty_new(l->gmem, &l->dirty));
 	TRY(life_build_machine(l, l->image != NULL));
@@ -460,7 +466,8 @@ struct err *life_start(struct life *l)
 	if (l->pager != NULL) {
 		TRY(life_wset_begin(l));
 	}
-	return l->pager != NULL && !l->no_fill ? pager_fill(l->pager) : NULL;
+	bool fill = !l->no_fill || l->hold.n >= 0; /* by a keeper, in no memory of ours */
+	return l->pager != NULL && fill ? pager_fill(l->pager) : NULL;
 }
 
 /* Keeps a life that cannot be freed from looking like a leak. Written once, at the end. */
@@ -497,6 +504,7 @@ void life_free(struct life *l)
 	fd_close(&l->kernel);
 	fd_close(&l->initrd);
 	fd_close(&l->kvm);
+	fd_close(&l->hold);
 	free(l->event_report);
 	free(l->store_dir);
 	free(l);

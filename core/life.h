@@ -9,6 +9,7 @@
 #ifndef TORPOR_CORE_LIFE_H
 #define TORPOR_CORE_LIFE_H
 
+#include "core/share.h"
 #include "core/checkpoint.h"
 #include "core/config.h"
 #include "core/host_end.h"
@@ -45,6 +46,8 @@ struct life_opts {
 	/* A userfaultfd (uffd.h), moved from: memory of the image comes while the guest runs. -1:
 	 * all of it is read before. */
 	int uffd;
+	/* With uffd: memory that others share, moved from; NULL: the VM's own. */
+	struct shared_memory *shared;
 	bool no_fill; /* with uffd: only what is touched is read, until a take needs all */
 	enum clock_policy clock;
 	/* Serial console: input and output descriptors, -1: none. Borrowed for the life's time. */

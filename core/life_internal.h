@@ -106,6 +106,7 @@ struct life {
 		uint64_t limit_ns;
 		uint64_t moved_ns; /* CLOCK_MONOTONIC: the last look that found that it had */
 	} watchdog;
+	struct fd hold; /* on the keeper of memory that others share; FD_NONE: our own */
 	bool no_fill;
 	uint64_t parent;            /* snapshot this VM descends from */
 	struct serial_link *serial; /* stays over resets: clients are not cut off */

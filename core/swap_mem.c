@@ -777,10 +777,13 @@ void swap_mem_status(struct swap_mem *m, struct swap_mem_status *ret)
 struct err *swap_mem_new(const struct swap_mem_opts *opts, struct swap_mem **ret_mem)
 {
 	struct fd uffd = { opts->uffd };
-	SCOPE(swap_mem_freep) struct swap_mem *m = calloc(1, sizeof(*m));
+	bool own = gmem_region(opts->gmem, 0).fd >= 0;
+	SCOPE(swap_mem_freep) struct swap_mem *m = own ? calloc(1, sizeof(*m)) : NULL;
 	if (m == NULL) {
 		fd_close(&uffd);
-		return ERR(ERR_SYS, "out of memory");
+		return own ? ERR(ERR_SYS, "out of memory")
+			   : ERR(ERR_NOT_NOW, "memory that other VMs share (--share-memory) is not "
+					      "swapped");
 	}
 	lock_init(&m->lock, RANK_PLACE);
 	m->gmem = opts->gmem;

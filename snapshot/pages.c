@@ -4,7 +4,7 @@
  * place_pages on the reader's threads for disjoint ranges.
  *
  * Holes of the memfd are never read: a read through a shared mapping would allocate them, so a take
- * would grow the VM it saves.
+ * would grow the VM it saves. Memory that shares another's file has no holes to tell by.
  */
 #include "snapshot/pages.h"
 
@@ -48,6 +48,11 @@ static struct err *next_extent(const struct gmem_region *r, uint64_t off, uint64
 	off_t base = (off_t)r->fd_offset;
 	*ret_len = 0;
 	*ret_off = r->len_bytes;
+	if (r->fd < 0) { /* a clone's: parts of it are in no file */
+		*ret_off = off;
+		*ret_len = r->len_bytes - off;
+		return NULL;
+	}
 	off_t data = lseek(r->fd, base + (off_t)off, SEEK_DATA);
 	if (data < 0 && errno == ENXIO) {
 		return NULL;

@@ -62,6 +62,14 @@ static struct err *prepare(struct vmm *v, void *arg)
 	TRY(store_open(v->store_dir, STORE_WRITE, &v->store));
 	TRY(snap_image_open(v->store, r->ref, &v->image));
 	TRY(restore_config(v, r));
+	if (v->share) { /* the name alone may say another one soon */
+		const struct store_vm *vm = snap_image_vm(v->image);
+		int n = vm->holds_name
+				? snprintf(v->ref, sizeof(v->ref), "%s@%llu", vm->name,
+					   (unsigned long long)snap_image_info(v->image)->number)
+				: snprintf(v->ref, sizeof(v->ref), "%s", r->ref);
+		ENSURE(n > 0 && (size_t)n < sizeof(v->ref), ERR_USAGE, "'%s' is too long", r->ref);
+	}
 	return restore_name_free(v->store, &v->config);
 }
 
@@ -87,6 +95,9 @@ struct err *cmd_restore(struct args *a, int *ret_status)
 		  "checked before" },
 		{ "no-fill", NULL, OPT_FLAG, &v.no_fill,
 		  "with lazy: read only what is touched; for clones that do little" },
+		{ "share-memory", NULL, OPT_FLAG, &v.share,
+		  "with lazy: memory is shared with all that restore the same snapshot so,\n"
+		  "page by page until it is written" },
 		{ "disk-map", "ID=PATH", OPT_LIST, &v.disk_map,
 		  "where a disk is now; may be given several times" },
 		{ "net-map", "ID=WHERE", OPT_LIST, &v.net_map,
@@ -109,6 +120,7 @@ struct err *cmd_restore(struct args *a, int *ret_status)
 	v.json = a->json;
 	v.accept_disks = strcmp(r.disk_changed, "accept") == 0;
 	v.lazy = strcmp(r.mode, "lazy") == 0;
+	ENSURE(v.lazy || !v.share, ERR_USAGE, "--share-memory goes with --mode lazy only");
 	v.clock = strcmp(r.clock, "jump") == 0 ? CLOCK_JUMP : CLOCK_CONTINUE;
 	TRY(opts_store_dir(a, v.store_dir, sizeof(v.store_dir)));
 	v.nnet_fds = nets_fds(&v.net_map, v.net_fds, ARRAY_LEN(v.net_fds));

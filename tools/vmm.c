@@ -27,6 +27,7 @@
 #include "core/ctl.h"
 #include "core/jail.h"
 #include "core/rundir.h"
+#include "core/share.h"
 #include "core/uffd.h"
 #include "tools/console.h"
 #include "tools/detach.h"
@@ -54,6 +55,8 @@ struct session_vm {
 	enum vm_end end;
 	char *report;
 	struct fd uffd; /* opened before privileges go; -1: memory is read at once */
+	struct share_spare spare;
+	struct shared_memory shared; /* FD_NONE: the VM's own */
 	char uuid[37];
 	char name[NAME_BYTES_MAX + 1];
 	char socket_path[256];
@@ -360,6 +363,7 @@ static struct err *build(struct session_vm *s, const struct console *con, struct
 		.image = MOVE(v->image),
 		.store = MOVE(v->store),
 		.uffd = fd_move(&s->uffd).n,
+		.shared = s->shared.memory.n >= 0 ? &s->shared : NULL,
 		.no_fill = v->no_fill,
 		.clock = v->clock,
 		.serial_in = con[PORT_SERIAL].in,
@@ -428,6 +432,26 @@ static struct err *open_uffd(struct session_vm *s)
 	return e;
 }
 
+static struct err *share(struct session_vm *s, const char *run_dir)
+{
+	const struct vmm *v = s->v;
+	struct share_want want = {
+		.root = snap_image_info(v->image)->root,
+		.bytes = v->config.mem_bytes,
+		.no_jail = v->no_jail,
+	};
+	ENSURE(s->uffd.n >= 0, ERR_INCOMPAT,
+	       "--share-memory: memory that is read before the guest runs is not shared");
+	ENSURE(strlen(run_dir) < sizeof(want.run_dir), ERR_USAGE,
+	       "the path of the run folder is too long for --share-memory: '%s'", run_dir);
+	snprintf(want.run_dir, sizeof(want.run_dir), "%s", run_dir);
+	snprintf(want.store_dir, sizeof(want.store_dir), "%s", v->store_dir);
+	snprintf(want.ref, sizeof(want.ref), "%s", v->ref);
+	TRY(share_join(&want, &s->spare, &s->shared));
+	share_spare_end(&s->spare);
+	return NULL;
+}
+
 /* From the claim to the end. run_dir is the run folder, listen the control and the monitors'
  * socket. */
 static struct err *run_claimed(struct session_vm *s, const char *run_dir, struct fd listen[2],
@@ -438,6 +462,9 @@ static struct err *run_claimed(struct session_vm *s, const char *run_dir, struct
 	s->loop = loop;
 	if (s->v->lazy) {
 		TRY(open_uffd(s));
+	}
+	if (s->v->share) {
+		TRY(share(s, run_dir));
 	}
 	if (s->v->no_jail) {
 		jail_disable();
@@ -470,13 +497,28 @@ static void consoles_done(struct console *con)
 	}
 }
 
+static void spare_end(struct share_spare *s)
+{
+	share_spare_end(s);
+}
+
 static struct err *run_vm(struct vmm *v, struct console *con, struct fd *tell, int *ret_status)
 {
+	SCOPE(spare_end) struct share_spare spare = { FD_NONE };
+	if (v->share) { /* before the store is opened */
+		TRY(share_spare_begin(&spare));
+	}
 	TRY(v->prepare(v, v->arg));
 	TRY(config_check(&v->config));
 	TRY(disks_open(&v->config.devs, &v->disk_map, v->accept_disks, &v->ends));
 	TRY(tie_console(v, &con[PORT_CONSOLE]));
-	struct session_vm s = { .v = v, .signals = FD_NONE, .uffd = FD_NONE };
+	struct session_vm s = {
+		.v = v,
+		.signals = FD_NONE,
+		.uffd = FD_NONE,
+		.spare = { fd_move(&spare.wire) },
+		.shared = { FD_NONE, FD_NONE },
+	};
 	snprintf(s.name, sizeof(s.name), "%s", v->config.name);
 	uuid_text(v->config.uuid, s.uuid);
 	char run_dir[4096 - NAME_BYTES_MAX - 8];
@@ -508,6 +550,8 @@ static struct err *run_vm(struct vmm *v, struct console *con, struct fd *tell, i
 	}
 	fd_close(&s.signals);
 	fd_close(&s.uffd); /* not used: the start failed before */
+	share_spare_end(&s.spare);
+	shared_memory_done(&s.shared);
 	if (e == NULL) {
 		e = tell_end(&s, ret_status);
 	}

@@ -52,6 +52,8 @@ struct vmm {
 	struct host_ends ends; /* opened by vmm_run */
 	bool lazy;    /* restore: memory comes while the guest runs, if the host can do it */
 	bool no_fill; /* restore: and only what is touched */
+	bool share;   /* restore: of memory that is shared with others */
+	char ref[REF_BYTES_MAX + 1]; /* with share: what is restored; set by prepare */
 	enum clock_policy clock;
 	/* Opens the store and fills in config. Runs in the process that will be the VM. */
 	struct err *(*prepare)(struct vmm *v, void *arg);

@@ -209,31 +209,38 @@ slowdown() {
 # cpu_us PID: of all its threads, to the microsecond.
 cpu_us() { cat /proc/"$1"/task/*/schedstat | awk '{ sum += $1 } END { printf "%d", sum / 1000 }'; }
 clone_memory() { awk -v a="$(private_mib "$1")" -v g="$(guest_kib "$1")" 'BEGIN { printf "%.3f", a + g / 1024 }'; }
-# start_clones N: from exec of the first to the last one's first line, into $last_ms; figures of each.
+# anon_mib PID: what it has written. What it shares is the keeper's, once.
+anon_mib() { awk '$1 == "Anonymous:" { printf "%.3f", $2 / 1024 }' "/proc/$1/smaps_rollup"; }
+# start_clones N ARGS: from exec of the first to the last one's first line, into $last_ms; figures of each.
 start_clones() {
-	local i first=0 got last=0
+	local i first=0 got last=0 n=$1
 	local -a holders=() clone=()
-	for ((i = 0; i < $1; i++)); do
-		"$vmlines" run "$tmp/clone$i.log" "$torpor" restore b@base --name "k$i" --no-fill --store "$store" \
+	shift
+	for ((i = 0; i < n; i++)); do
+		"$vmlines" run "$tmp/clone$i.log" "$torpor" restore b@base --name "k$i" "$@" --store "$store" \
 			--serial stdio <"$tmp/in" 2>"$tmp/clone$i.err" {vm_in}>&- &
 		holders+=($!)
 		pids+=($!)
 	done
-	for ((i = 0; i < $1; i++)); do
+	for ((i = 0; i < n; i++)); do
 		got=$("$vmlines" wait "$tmp/clone$i.log" @exec 0 10) || die "clone $i does not start"
 		clone+=("${got##* }")
 		got=${got%% *}
 		[ "$first" != 0 ] && [ "$first" -le "$got" ] || first=$got
 	done
-	for ((i = 0; i < $1; i++)); do
+	for ((i = 0; i < n; i++)); do
 		got=$("$vmlines" wait "$tmp/clone$i.log" beat 0 30) || die "clone $i has no line: $(cat "$tmp/clone$i.err")"
 		got=${got%% *}
 		[ "$last" -ge "$got" ] || last=$got
 	done
 	last_ms=$(ms $((last - first)))
-	if [ "$1" -gt 1 ]; then
+	if [ "$n" -gt 1 ] && [ "$1" = --no-fill ]; then
 		for i in "${clone[@]}"; do put clone_cpu_ms torpor "$(ms "$(cpu_us "$i")000")"; done
 		for i in "${clone[@]}"; do put clone_mib torpor "$(clone_memory "$i")"; done
+	fi
+	if [ "$1" = --share-memory ]; then
+		sleep 2 # the keeper has read all
+		for i in "${clone[@]}"; do put share_mib torpor "$(anon_mib "$i")"; done
 	fi
 	kill -KILL "${clone[@]}" 2>/dev/null
 	wait "${holders[@]}" 2>/dev/null
@@ -251,10 +258,12 @@ clone_many() {
 	torpor_take --tag base
 	kill -KILL "$pid" 2>/dev/null
 	wait "$holder" 2>/dev/null
-	start_clones 1
+	start_clones 1 --no-fill
 	put clone_one_ms torpor "$last_ms"
-	start_clones "$clones"
+	start_clones "$clones" --no-fill
 	put clone_last_ms torpor "$last_ms"
+	start_clones "$clones" --share-memory
+	put share_last_ms torpor "$last_ms"
 	exec {vm_in}>&-
 }
 # touched STORE ARGS: restores cold, has the guest touch its working set at its first line, sets $touched_ms.

@@ -5,9 +5,11 @@
 #include <setjmp.h>
 #include <stdint.h>
 #include <cmocka.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include "core/gmem.h"
@@ -190,12 +192,88 @@ static void test_give_back(void **state)
 	gmem_free(g);
 }
 
+static void set(struct gmem *g, uint64_t page, uint8_t value)
+{
+	uint8_t buf[PAGE_BYTES];
+	memset(buf, value, sizeof(buf));
+	ok(gmem_place(g, (gfn_t){ page }, buf, 1));
+}
+
+static uint8_t get(const struct gmem *g, uint64_t page)
+{
+	const volatile uint8_t *p = gmem_at(g, GPA(page * PAGE_BYTES), PAGE_BYTES);
+	return p[0] == p[PAGE_BYTES - 1] ? p[0] : 0xff;
+}
+
+/* Only its owner can write to what is lent; a clone's writes, holes and clearing are its own. */
+static void test_lent(void **state)
+{
+	(void)state;
+	struct gmem *lent = NULL;
+	struct gmem *a = NULL;
+	struct gmem *b = NULL;
+	struct gmem *own = NULL;
+	ok(gmem_new_lent(GMEM_MIN_BYTES, &lent));
+	for (uint64_t i = 1; i < 10; i++) {
+		set(lent, i, (uint8_t)i);
+	}
+	struct fd fd[4];
+	for (unsigned i = 0; i < ARRAY_LEN(fd); i++) {
+		fd[i].n = dup(gmem_fd(lent));
+	}
+	assert_true(pwrite(fd[0].n, "x", 1, 0) < 0 && ftruncate(fd[0].n, 0) < 0);
+	assert_true(fallocate(fd[0].n, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, PAGE_BYTES) <
+		    0);
+	assert_true(mmap(NULL, PAGE_BYTES, PROT_WRITE, MAP_SHARED, fd[0].n, 0) == MAP_FAILED);
+	ok(gmem_new_clone(GMEM_MIN_BYTES, &fd[0], &a));
+	ok(gmem_new_clone(GMEM_MIN_BYTES, &fd[1], &b));
+	expect(gmem_new_clone(GMEM_MIN_BYTES * 2, &fd[2], &own), ERR_INCOMPAT, "bytes, not");
+	assert_int_equal(gmem_region(a, 0).fd, -1);
+
+	set(a, 3, 33);
+	*(uint8_t *)gmem_at(a, GPA(4 * PAGE_BYTES), 1) = 4; /* copied by it */
+	set(lent, 5, 55);                                   /* as the keeper fills */
+	set(lent, 4, 44);
+	assert_int_equal(get(a, 3), 33);
+	assert_int_equal(get(b, 3), 3);
+	assert_int_equal(get(a, 5), 55);
+	assert_int_equal(get(a, 4), 4);
+	assert_int_equal(get(b, 4), 44);
+	ok(gmem_give_back(a, GPA(6 * PAGE_BYTES), 2 * PAGE_BYTES));
+	ok(gmem_place_zero(a, (gfn_t){ 9 }, 1));
+	assert_int_equal(get(a, 6) | get(a, 7) | get(a, 9), 0);
+	assert_int_equal(get(a, 8), 8);
+	assert_int_equal(get(b, 6), 6);
+	uint64_t bits[GMEM_MIN_BYTES / PAGE_BYTES / 64] = { 0 };
+	gmem_fetch_dirty(a, 0, bits);
+	assert_int_equal(bits[0], 3u << 6);
+	assert_false(gmem_is_given(a, 0, 6));
+	set(a, 6, 66);
+	assert_int_equal(get(a, 6), 66);
+	ok(gmem_clear(a));
+	for (uint64_t i = 0; i < 10; i++) {
+		assert_int_equal(get(a, i), 0);
+	}
+	set(a, 1, 11);
+	gmem_free(lent); /* who has it keeps it */
+	assert_int_equal(get(a, 1), 11);
+	assert_int_equal(get(b, 1), 1);
+	gmem_free(a);
+	gmem_free(b);
+	/* What anybody could write to, or make shorter, is not taken. */
+	ok(gmem_new(GMEM_MIN_BYTES, &own));
+	struct fd open_to_all = { dup(gmem_fd(own)) };
+	expect(gmem_new_clone(GMEM_MIN_BYTES, &open_to_all, &a), ERR_INCOMPAT, "not sealed");
+	gmem_free(own);
+	close(fd[3].n);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_sizes),     cmocka_unit_test(test_hole),
 		cmocka_unit_test(test_dirty),     cmocka_unit_test(test_clear_and_place),
-		cmocka_unit_test(test_give_back),
+		cmocka_unit_test(test_give_back), cmocka_unit_test(test_lent),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
