@@ -8,7 +8,9 @@
 #include <limits.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include "core/base/clock.h"
 #include "core/base/io.h"
@@ -114,6 +116,16 @@ static struct err *do_gpe(struct live *l)
 	return simple(l, torpor_gpe(l->lib, (unsigned)gpe, -1));
 }
 
+/* Once, and no level: an event whose end is there before it begins. */
+static struct err *do_rtc(struct live *l)
+{
+	SCOPE(fd_close) struct fd over = { eventfd(1, EFD_CLOEXEC) };
+	if (over.n < 0) {
+		return ERR_ERRNO("making an event");
+	}
+	return simple(l, torpor_rtc(l->lib, over.n));
+}
+
 /* A requester id: a number, or BUS:DEVICE.FUNCTION in hexadecimal. */
 static struct err *do_pme(struct live *l)
 {
@@ -172,6 +184,25 @@ static struct err *do_vcpus(struct live *l)
 	return done(l, json_pack("{s:o}", "vcpus", list));
 }
 
+/* Of use to a shell only to see that it is there. */
+static struct err *do_descriptor(struct live *l)
+{
+	SCOPE(fd_close) struct fd fd = FD_NONE;
+	TRY(client_result(l->c, torpor_vm_descriptor(l->lib, &fd.n)));
+	char path[40];
+	char target[64];
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd.n);
+	ssize_t n = readlink(path, target, sizeof(target) - 1);
+	if (n < 0) {
+		return ERR_ERRNO("looking at the descriptor");
+	}
+	target[n] = 0;
+	if (!l->a->json) {
+		printf("%s\n", target);
+	}
+	return done(l, json_pack("{s:s}", "descriptor", target));
+}
+
 /* ---- devices ---- */
 
 static struct err *balloon_show(struct live *l)
@@ -220,6 +251,62 @@ static struct err *do_balloon(struct live *l)
 		torpor_set_timeout(l->lib, -1);
 	}
 	return simple(l, torpor_balloon_adjust(l->lib, bytes, l->o.wait));
+}
+
+static struct err *do_workingset(struct live *l)
+{
+	struct torpor_ws_bucket b[16];
+	unsigned n = 0;
+	uint64_t actual = 0;
+	TRY(client_result(l->c, torpor_balloon_ws(l->lib, b, ARRAY_LEN(b), &n, &actual)));
+	json_t *list = json_array();
+	for (unsigned i = 0; i < MIN(n, ARRAY_LEN(b)); i++) {
+		json_array_append_new(list,
+				      json_pack("{s:I,s:I,s:I}", "age_ms", (json_int_t)b[i].age_ms,
+						"anon_bytes", (json_int_t)b[i].anon_bytes,
+						"file_bytes", (json_int_t)b[i].file_bytes));
+		if (!l->a->json) {
+			printf("up to %llu ms: %llu anonymous, %llu of files\n",
+			       (unsigned long long)b[i].age_ms, (unsigned long long)b[i].anon_bytes,
+			       (unsigned long long)b[i].file_bytes);
+		}
+	}
+	return done(l, json_pack("{s:o,s:I}", "workingset", list, "balloon_actual",
+				 (json_int_t)actual));
+}
+
+/* "1000,5000" */
+static struct err *get_ages(const char *text, unsigned *ages, unsigned max, unsigned *ret_n)
+{
+	unsigned n = 0;
+	const char *at = text;
+	for (;;) {
+		char *end = NULL;
+		unsigned long v = strtoul(at, &end, 10);
+		ENSURE(*at >= '0' && *at <= '9' && v <= UINT32_MAX && (*end == ',' || *end == 0),
+		       ERR_USAGE, "AGES: '%.40s' are no times in ms with commas", text);
+		ENSURE(n < max, ERR_USAGE, "AGES: at most %u", max);
+		ages[n++] = (unsigned)v;
+		if (*end == 0) {
+			break;
+		}
+		at = end + 1;
+	}
+	*ret_n = n;
+	return NULL;
+}
+
+static struct err *do_workingset_config(struct live *l)
+{
+	unsigned ages[16];
+	unsigned n = 0;
+	uint64_t refresh = 0;
+	uint64_t report = 0;
+	TRY(get_ages(l->arg[0], ages, ARRAY_LEN(ages), &n));
+	TRY(get_number("REFRESH", l->arg[1], UINT32_MAX, &refresh));
+	TRY(get_number("REPORT", l->arg[2], UINT32_MAX, &report));
+	return simple(
+		l, torpor_balloon_ws_config(l->lib, ages, n, (unsigned)refresh, (unsigned)report));
 }
 
 static struct err *do_battery(struct live *l)
@@ -304,6 +391,42 @@ static struct err *do_usb_detach(struct live *l)
 	uint64_t port = 0;
 	TRY(get_number("PORT", l->arg[0], UINT8_MAX, &port));
 	return simple(l, torpor_usb_detach(l->lib, (unsigned)port));
+}
+
+static struct err *do_display_add(struct live *l)
+{
+	struct torpor_display d = { 0 };
+	char end;
+	ENSURE(sscanf(l->arg[0], "%ux%u%c", &d.width, &d.height, &end) == 2, ERR_USAGE,
+	       "'%.40s' is no WIDTHxHEIGHT", l->arg[0]);
+	return simple(l, torpor_gpu_add(l->lib, &d, 1));
+}
+
+static struct err *do_display_list(struct live *l)
+{
+	SCOPE(freep) char *text = NULL;
+	TRY(client_result(l->c, torpor_gpu_list(l->lib, &text)));
+	if (!l->a->json) {
+		printf("%s\n", text);
+	}
+	return done(l, json_pack("{s:o}", "displays", json_loads(text, 0, NULL)));
+}
+
+static struct err *do_display_rm(struct live *l)
+{
+	uint64_t id = 0;
+	TRY(get_number("DISPLAY", l->arg[0], UINT32_MAX, &id));
+	return simple(l, torpor_gpu_remove(l->lib, &(unsigned){ (unsigned)id }, 1));
+}
+
+static struct err *do_display_mouse(struct live *l)
+{
+	uint64_t id = 0;
+	bool relative = strcmp(l->arg[1], "relative") == 0;
+	TRY(get_number("DISPLAY", l->arg[0], UINT32_MAX, &id));
+	ENSURE(relative || strcmp(l->arg[1], "touchscreen") == 0, ERR_USAGE,
+	       "'%.40s' is not touchscreen or relative", l->arg[1]);
+	return simple(l, torpor_gpu_mouse(l->lib, (unsigned)id, relative));
 }
 
 static struct err *do_mute(struct live *l)
@@ -544,6 +667,17 @@ static struct err *do_events(struct live *l)
 	return done(l, json_pack("{s:o}", "events", list));
 }
 
+static struct err *do_listener_add(struct live *l)
+{
+	return simple(l, torpor_register_listener(l->lib, l->arg[0], l->arg[1]));
+}
+
+static struct err *do_listener_rm(struct live *l)
+{
+	return simple(l, l->nargs > 1 ? torpor_unregister_listener(l->lib, l->arg[0], l->arg[1])
+				      : torpor_unregister(l->lib, l->arg[0]));
+}
+
 static struct err *do_request(struct live *l)
 {
 	SCOPE(freep) char *answer = NULL;
@@ -573,6 +707,8 @@ static const struct live_row rows[] = {
 	  "Presses the sleep button. What happens is the guest's to say.", 0, 0, "", do_sleepbtn },
 	{ ROW("gpe", "NAME GPE", "raise a general-purpose event"),
 	  "Sets the status of an ACPI general-purpose event, 0 to 255.", 1, 1, "", do_gpe },
+	{ ROW("rtc", "NAME", "ring the clock's alarm"),
+	  "Sets the status of the real-time clock's ACPI event once.", 0, 0, "", do_rtc },
 	{ ROW("pme", "NAME ID", "let a PCI device ask to wake the guest"),
 	  "Sends a power management event in the name of a PCI device. ID is BUS:DEVICE.FUNCTION "
 	  "or\n"
@@ -588,6 +724,12 @@ static const struct live_row rows[] = {
 	{ ROW("balloon", "NAME [SIZE]", "size the balloon, or show its figures"),
 	  "Asks the guest to give SIZE of its memory back. Without SIZE: the balloon's figures.", 0,
 	  1, "wait", do_balloon },
+	{ ROW("workingset show", "NAME", "show what memory the guest uses"),
+	  "Shows the guest's memory by the age of its last use, as its balloon driver reports it.",
+	  0, 0, "", do_workingset },
+	{ ROW("workingset config", "NAME AGES REFRESH REPORT", "say how it is told"),
+	  "AGES are bounds in ms with commas, like 1000,5000. REFRESH and REPORT are in ms.", 3, 3,
+	  "", do_workingset_config },
 	{ ROW("battery", "NAME TYPE PROPERTY [TARGET]", "set what the battery shows"),
 	  "TYPE is goldfish. PROPERTY is status, health, present, capacity, aconline,\n"
 	  "set_fake_bat_config or cancel_fake_bat_config (which takes no TARGET).",
@@ -609,6 +751,14 @@ static const struct live_row rows[] = {
 	  "FILE is the key's /dev/hidraw node. Prints the port.", 1, 1, "", do_usb_key },
 	{ ROW("usb detach", "NAME PORT", "take a USB device back"),
 	  "Takes the USB device on that port back.", 1, 1, "", do_usb_detach },
+	{ ROW("display list", "NAME", "list displays"), "Lists the displays of the GPU.", 0, 0, "",
+	  do_display_list },
+	{ ROW("display add", "NAME WIDTHxHEIGHT", "add a display"),
+	  "Adds a display to the GPU, in a window.", 1, 1, "", do_display_add },
+	{ ROW("display rm", "NAME DISPLAY", "take a display away"),
+	  "Takes the display of that number away.", 1, 1, "", do_display_rm },
+	{ ROW("display mouse", "NAME DISPLAY touchscreen|relative", "say how its mouse works"),
+	  "Sets how the mouse works in a display's window.", 2, 2, "", do_display_mouse },
 	{ ROW("mute", "NAME on|off", "mute all sound devices"), "Mutes all sound devices, or not.",
 	  1, 1, "", do_mute },
 	{ ROW("vfio add", "NAME PATH", "pass a host's PCI device through"),
@@ -648,6 +798,16 @@ static const struct live_row rows[] = {
 	{ ROW("events", "NAME", "show what happens to a VM"),
 	  "Prints events as they come, one JSON document per line.", 0, 0, "follow count timeout",
 	  do_events },
+	{ ROW("descriptor", "NAME", "show the descriptor of the VM"),
+	  "Asks for the descriptor of the KVM VM and shows what it is.", 0, 0, "", do_descriptor },
+	{ ROW("listener add", "NAME PATH EVENT", "have events sent to a socket"),
+	  "PATH is the absolute path of a listening SOCK_SEQPACKET socket. The VM connects to it "
+	  "and "
+	  "sends\n"
+	  "each EVENT as a packet. See torpor-control(7).",
+	  2, 2, "", do_listener_add },
+	{ ROW("listener rm", "NAME PATH [EVENT]", "send no more events there"),
+	  "Without EVENT: none at all.", 1, 2, "", do_listener_rm },
 	{ ROW("request", "NAME JSON", "send any packet to a VM"),
 	  "Sends JSON as it is to the control socket and prints the answer. See torpor-control(7).",
 	  1, 1, "timeout", do_request },

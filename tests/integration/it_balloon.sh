@@ -98,6 +98,10 @@ for ((i = 0; i < 200; i++)); do
 done
 wait $first && bad "a wish that was overridden is told to be met"
 grep -q overridden "$tmp/first.err" || bad "overridden: $(cat "$tmp/first.err")"
+# Who waits for a guest that does nothing is told so, after 20 and 15 s; the wish stays.
+expect_error 1 'does not get further' t balloon v 3M --wait
+expect_error 1 'does not tell its figures' t balloon v
+t balloon v 1M || bad "balloon of a suspended VM"
 take v || die "take: $(cat "$tmp/take.err")"
 vm_kill "$vm_pid"
 vm_begin v restore v
