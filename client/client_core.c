@@ -182,7 +182,8 @@ int torpor_send(struct torpor_client *c, const char *json, const int *fds, unsig
 	do {
 		n = sendmsg(c->fd, &msg, MSG_NOSIGNAL);
 	} while (n < 0 && errno == EINTR);
-	if (n < 0) {
+	/* One that turns us away closes, but has said why: receive will tell. */
+	if (n < 0 && errno != EPIPE) {
 		int sys = errno == EAGAIN ? ETIMEDOUT : errno;
 		disconnect(c);
 		return tc_fail(c, sys, "asking the VM: %s", strerror(sys));

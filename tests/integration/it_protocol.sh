@@ -1,14 +1,14 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
 # Stress of the control socket while the guest computes: random packets from 8 clients, connections that end in
-# every way, and suspend/resume cycles of both kinds meanwhile (sampled; --long: 1,000 cycles, 10,000
+# every way, and suspend/resume cycles of both kinds meanwhile (sampled; --long: 1,000 cycles of each, 10,000
 # connects). Nothing stays unanswered; the guest's memory and its clock are right afterwards; the VM's process
 # has no descriptor and no memory more than before.
 . "$(dirname "$0")/../lib/common.bash"
 need_kvm
 case $tier in
 quick) seconds=3 cycles=100 connects=500 ;;
-long) seconds=60 cycles=1000 connects=10000 ;;
+long) seconds=60 cycles=2000 connects=10000 ;;
 *) seconds=8 cycles=300 connects=2000 ;;
 esac
 seed=${TORPOR_SEED:-1}

@@ -41,6 +41,40 @@ rm "$tmp/far/file"
 expect_error 1 'No such file' other --socket "$tmp/nowhere/x.sock"
 expect_error 2 'a socket takes' other --socket "$tmp/$(printf 'x%.0s' {1..120})"
 [ -S "$sock" ] && [ -S "$ro" ] || bad "another VM's start took the sockets away"
+# Another user is told so and gets nothing, on either socket, even where the files would let him in.
+if [ "$(id -u)" = 0 ] && command -v setpriv >/dev/null; then
+	cp "$lib/ctlsend" "$tmp/far/ctlsend"
+	chmod 711 "$tmp" "$tmp/far"
+	chmod 777 "$sock" "$ro"
+	for s in "$sock" "$ro"; do
+		printf '"VcpuPidTid"' | setpriv --reuid=65534 --regid=65534 --clear-groups "$tmp/far/ctlsend" "$s" >"$tmp/other" 2>&1
+		grep -q '^{"ErrString":"user 65534 may not control this VM: only user 0 and root (errno 1 EPERM)"}$' "$tmp/other" ||
+			bad "another user gets $(cat "$tmp/other")"
+	done
+	chmod 600 "$sock" "$ro"
+	chmod 700 "$tmp" "$tmp/far"
+	rm "$tmp/far/ctlsend"
+fi
+# The 65th client is turned away with an answer, and can come back.
+crowd=()
+for ((i = 0; i < 64; i++)); do
+	"$lib/ctlsend" "$sock" --follow 99 >"$tmp/crowd.$i" 2>&1 &
+	crowd+=($!)
+	pids+=($!)
+	disown $! # no word of its end
+done
+for ((i = 0; i < 1200; i++)); do [ "$(cat "$tmp"/crowd.* | grep -c Ok)" = 64 ] && break; sleep 0.05; done
+printf '"VcpuPidTid"' | "$lib/ctlsend" "$sock" >"$tmp/more" 2>&1
+grep -q '64 clients are connected already: close one and try again (errno 16 EBUSY)' "$tmp/more" || bad "the 65th client gets $(cat "$tmp/more")"
+# The library has the reason, too, though the VM has closed already.
+expect_error 1 '64 clients are connected already' t vcpus "$sock"
+kill -KILL "${crowd[@]}"
+for ((i = 0; i < 1200; i++)); do
+	printf '"VcpuPidTid"' | "$lib/ctlsend" "$sock" >"$tmp/more" 2>&1
+	grep -q pid_tid_map "$tmp/more" && break
+	sleep 0.05
+done
+grep -q pid_tid_map "$tmp/more" || bad "after the crowd: $(cat "$tmp/more")"
 t stop "$sock" || bad "stop by socket"
 wait "$vm_pid" || bad "status of a stopped VM"
 [ -z "$(ls -A "$tmp/far")" ] || bad "a stop leaves $(ls -A "$tmp/far" | tr '\n' ' ')"

@@ -55,7 +55,8 @@ static int send_packet(int fd, size_t len)
 		m->cmsg_len = CMSG_LEN(sizeof(int));
 		memcpy(CMSG_DATA(m), &with_fd, sizeof(int));
 	}
-	if (sendmsg(fd, &msg, MSG_NOSIGNAL) != (ssize_t)len) {
+	/* Closed already, it may have left an answer. */
+	if (sendmsg(fd, &msg, MSG_NOSIGNAL) != (ssize_t)len && errno != EPIPE) {
 		/* A packet the kernel refuses to queue is no answer of the VM's. */
 		perror("ctlsend: send");
 		return 1;
