@@ -258,6 +258,11 @@ void ctl_on_news(void *arg, const struct life_news *news)
 	case NEWS_BALLOON:
 		ctl_balloon_look(ctl);
 		break;
+	case NEWS_SWAP:
+		ctl_event_emit(ctl, CTL_EVENT_SWAP_STATE,
+			       json_pack("{s:s,s:I,s:s*}", "state", news->to, "time_ns", now,
+					 "error", news->error));
+		break;
 	case NEWS_PANIC:
 		ctl_event_emit(ctl, CTL_EVENT_GUEST_PANIC, json_pack("{s:I}", "time_ns", now));
 		break;

@@ -363,6 +363,10 @@ static void do_torpor(struct call *call)
 	case CTL_TORPOR_JOB_CANCEL:
 		ctl_job_request(call);
 		break;
+	case CTL_TORPOR_SWAP_ENABLE:
+	case CTL_TORPOR_SWAP_STATUS:
+		ctl_swap_typed(call);
+		break;
 	}
 }
 
@@ -475,13 +479,6 @@ static void do_pci_pme(struct call *call)
 	ctl_reply_absent(call, why);
 }
 
-static void do_swap(struct call *call)
-{
-	struct err *e =
-		ERR(ERR_NOT_NOW, "Swap is not available in this VM: it was started without a swap");
-	ctl_reply_err(call->conn, err_set_errno(e, EOPNOTSUPP));
-}
-
 static void do_disk(struct call *call)
 {
 	const struct ctl_disk *d = &call->req->disk;
@@ -555,7 +552,7 @@ static void (*const handlers[CTL__COUNT])(struct call *call) = {
 	[CTL_SLEEPBTN] = do_sleepbtn,
 	[CTL_RTC] = do_rtc,
 	[CTL_SUSPEND_VCPUS] = do_suspend_vcpus,
-	[CTL_SWAP] = do_swap,
+	[CTL_SWAP] = ctl_swap,
 	[CTL_RESUME_VCPUS] = do_resume_vcpus,
 	[CTL_GPE] = do_gpe,
 	[CTL_PCI_PME] = do_pci_pme,

@@ -151,6 +151,9 @@ void ctl_job_timer(void *arg);
 void ctl_jobs_conn_gone(struct ctl *ctl, const struct conn *c);
 /* For ctl_free; the connections are gone. */
 void ctl_jobs_done(struct ctl *ctl);
+/* ---- ctl_swap.c ---- */
+void ctl_swap(struct call *call);
+void ctl_swap_typed(struct call *call); /* torpor's own forms of it */
 
 /* ---- ctl_balloon.c ---- */
 void ctl_balloon(struct call *call);

@@ -62,12 +62,14 @@ static bool torpor_is_readonly(enum ctl_torpor_cmd cmd)
 	case CTL_TORPOR_JOBS:
 	case CTL_TORPOR_JOB:
 	case CTL_TORPOR_JOB_WAIT:
+	case CTL_TORPOR_SWAP_STATUS:
 		return true;
 	case CTL_TORPOR_TAKE:
 	case CTL_TORPOR_TAKE_CANCEL:
 	case CTL_TORPOR_CHECKPOINT_POLICY:
 	case CTL_TORPOR_REWIND:
 	case CTL_TORPOR_JOB_CANCEL:
+	case CTL_TORPOR_SWAP_ENABLE:
 		return false;
 	}
 	return false;

@@ -450,6 +450,11 @@ static const struct wire_member job_id_members[] = {
 };
 static const struct wire_type t_job_id =
 	COMPOSED(WIRE_STRUCT, sizeof(struct ctl_job_id), job_id_members);
+static const struct wire_member swap_enable_members[] = {
+	AT_OPT(struct ctl_swap_enable, "as_snapshot", t_tag, as_snapshot),
+};
+static const struct wire_type t_swap_enable =
+	COMPOSED(WIRE_STRUCT, sizeof(struct ctl_swap_enable), swap_enable_members);
 static const struct wire_member torpor_cmd_members[] = {
 	UNIT("Status"),
 	IN_OPT(struct ctl_torpor, cmd, "Take", t_torpor_take, take),
@@ -463,6 +468,8 @@ static const struct wire_member torpor_cmd_members[] = {
 	IN(struct ctl_torpor, cmd, "Job", t_job_id, job),
 	IN(struct ctl_torpor, cmd, "JobWait", t_job_id, job),
 	IN(struct ctl_torpor, cmd, "JobCancel", t_job_id, job),
+	IN_OPT(struct ctl_torpor, cmd, "SwapEnable", t_swap_enable, swap_enable),
+	UNIT("SwapStatus"),
 };
 static const struct wire_type t_torpor_cmd =
 	COMPOSED(WIRE_ENUM, sizeof(((struct ctl_torpor *)0)->cmd), torpor_cmd_members);
@@ -748,6 +755,31 @@ static const struct wire_member job_members[] = {
 };
 static const struct wire_type t_job = COMPOSED(WIRE_STRUCT, 0, job_members);
 static const struct wire_type t_jobs = { .kind = WIRE_LIST, .max = UINT16_MAX, .of = &t_job };
+static const struct wire_member swap_pages_members[] = {
+	SEEN("resident", t_u64),   SEEN("staged", t_u64),       SEEN("swapped", t_u64),
+	SEEN("from_store", t_u64), SEEN("from_staging", t_u64), SEEN("zeroed", t_u64),
+	SEEN("redundant", t_u64),  SEEN("trimmed_zero", t_u64), SEEN("trimmed_same", t_u64),
+};
+static const struct wire_type t_swap_pages = COMPOSED(WIRE_STRUCT, 0, swap_pages_members);
+static const struct wire_member swap_bytes_members[] = {
+	SEEN("memory", t_u64),
+	SEEN("before", t_u64),
+	SEEN("after", t_u64),
+};
+static const struct wire_type t_swap_bytes = COMPOSED(WIRE_STRUCT, 0, swap_bytes_members);
+static const struct wire_member swap_faults_members[] = {
+	SEEN("count", t_u64),
+	SEEN("p50_us", t_u64),
+	SEEN("p99_us", t_u64),
+	SEEN("max_us", t_u64),
+};
+static const struct wire_type t_swap_faults = COMPOSED(WIRE_STRUCT, 0, swap_faults_members);
+static const struct wire_member swap_told_members[] = {
+	SEEN("state", t_swap_state),      SEEN("pages", t_swap_pages),
+	SEEN("bytes", t_swap_bytes),      SEEN("faults", t_swap_faults),
+	SEEN("transition", t_transition), SEEN_OPT("error", t_text),
+};
+static const struct wire_type t_swap_told = COMPOSED(WIRE_STRUCT, 0, swap_told_members);
 static const struct wire_member torpor_answer_members[] = {
 	SEEN("Status", t_status),
 	SEEN("Take", t_take_answer),
@@ -756,6 +788,7 @@ static const struct wire_member torpor_answer_members[] = {
 	SEEN("Rewind", t_rewound),
 	SEEN("Job", t_job),
 	SEEN("Jobs", t_jobs),
+	SEEN("SwapStatus", t_swap_told),
 };
 static const struct wire_type t_torpor_answer = COMPOSED(WIRE_ENUM, 0, torpor_answer_members);
 
@@ -803,6 +836,7 @@ static const struct wire_type t_failed = COMPOSED(WIRE_STRUCT, 0, failed_members
 static const struct wire_member swap_event_members[] = {
 	SEEN("state", t_swap_state),
 	SEEN("time_ns", t_u64),
+	SEEN_OPT("error", t_text),
 };
 static const struct wire_type t_swap_event = COMPOSED(WIRE_STRUCT, 0, swap_event_members);
 static const struct wire_member panic_members[] = { SEEN("time_ns", t_u64) };

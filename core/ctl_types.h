@@ -114,6 +114,8 @@ enum ctl_torpor_cmd {
 	CTL_TORPOR_JOB,
 	CTL_TORPOR_JOB_WAIT,
 	CTL_TORPOR_JOB_CANCEL,
+	CTL_TORPOR_SWAP_ENABLE,
+	CTL_TORPOR_SWAP_STATUS,
 };
 
 enum {
@@ -276,6 +278,9 @@ struct ctl_job_id {
 	uint64_t id;
 };
 
+struct ctl_swap_enable {
+	char as_snapshot[NAME_BYTES_MAX + 1]; /* "": none */
+};
 struct ctl_torpor {
 	uint64_t v;
 	uint64_t deadline_ms; /* 0: the request's own */
@@ -287,6 +292,7 @@ struct ctl_torpor {
 			struct ctl_checkpoint checkpoint;
 			struct ctl_rewind rewind;
 			struct ctl_job_id job;
+			struct ctl_swap_enable swap_enable;
 		};
 	} cmd;
 };

@@ -253,12 +253,13 @@ static void on_needs_reset(void *arg, const char *id, const char *why)
 	life_tell(arg, &(struct life_news){ .kind = NEWS_NEEDS_RESET, .device = id, .why = why });
 }
 
-static void on_give_back(void *arg, gpa_t gpa, uint64_t len_bytes)
+static struct err *give_back(void *arg, gpa_t gpa, uint64_t len_bytes)
 {
 	const struct life *l = arg;
 	if (l->pager != NULL) {
 		pager_drop(l->pager, gpa, len_bytes);
 	}
+	return swap_give_back(l->swap, gpa, len_bytes);
 }
 
 struct err *life_build_machine(struct life *l, bool from_image)
@@ -273,7 +274,7 @@ struct err *life_build_machine(struct life *l, bool from_image)
 		.log_dirty = from_image,
 		.on_event = on_machine_event,
 		.on_balloon = on_balloon,
-		.on_give_back = on_give_back,
+		.give_back = give_back,
 		.on_needs_reset = on_needs_reset,
 		.on_s2idle = on_s2idle,
 		.arg = l,
@@ -318,7 +319,7 @@ static struct err *step(struct life *l, enum life_event ev);
  * stand, too, until it is resumed. A vCPU that KVM keeps waiting without looking at signals cannot
  * be parked: then it waits by itself, and the others go on.
  */
-static void on_stuck(struct life *l, const char *text)
+void life_on_stuck(struct life *l, const char *text)
 {
 	LOG_E("%s: '%s' waits for it; 'torpor resume %s' tries again", text, l->config.name,
 	      l->config.name);
@@ -344,7 +345,7 @@ static void on_pages(void *arg, enum pager_event ev, const char *text)
 		life_wset_store(l); /* nobody waits for anything any more */
 		break;
 	case PAGER_STUCK:
-		on_stuck(l, text);
+		life_on_stuck(l, text);
 		break;
 	case PAGER_LOST:
 		if (asprintf(&report, "torpor: %s\n", text) < 0) {
@@ -405,6 +406,7 @@ static struct err *load_image(struct life *l, const struct life_opts *opts, stru
 struct err *life_new(struct loop *loop, const struct life_opts *opts, struct life **ret_life)
 {
 	SCOPE(fd_close) struct fd uffd = { opts->uffd };
+	SCOPE(fd_close) struct fd swap_uffd = { opts->swap_uffd };
 	SCOPE(life_freep) struct life *l = calloc(1, sizeof(*l));
 	ENSURE(l != NULL, ERR_SYS, "out of memory");
 	l->loop = loop;
@@ -439,6 +441,7 @@ struct err *life_new(struct loop *loop, const struct life_opts *opts, struct lif
 		    : gmem_new(l->config.mem_bytes, &l->gmem));
 	TRY(extmem_new(&l->extmem));
 	TRY(dirty_new(l->gmem, &l->dirty));
+	TRY(life_swap_new(l, &swap_uffd, opts->swap_why_not));
 	TRY(life_build_machine(l, l->image != NULL));
 	TRY(l->image != NULL ? load_image(l, opts, &uffd) : load_kernel(l));
 	TRY(life_idle_begin(l));
@@ -490,6 +493,7 @@ void life_free(struct life *l)
 	}
 	machine_free(l->machine);
 	extmem_free(l->extmem);
+	swap_free(l->swap); /* it may be waiting for the pager */
 	pager_free(l->pager);
 	serial_link_free(l->serial);
 	for (unsigned i = 0; i < l->ends.n; i++) {
@@ -556,6 +560,7 @@ static struct err *reset_vm(struct life *l)
 	dirty_detach(l->dirty);
 	machine_free(MOVE(l->machine));
 	life_wset_store(l);
+	swap_reset(l->swap);
 	pager_free(MOVE(l->pager)); /* before the clearing: it would place the snapshot's pages */
 	TRY(gmem_clear(l->gmem));
 	TRY(life_build_machine(l, false));
@@ -656,10 +661,14 @@ struct err *life_suspend(struct life *l)
 /* What a failing disk has stopped is tried again. */
 static void retry_pages(struct life *l)
 {
-	if (l->pager != NULL && l->machine != NULL) {
-		pager_retry(l->pager);
-		machine_park_limit(l->machine, 0);
+	if (l->machine == NULL) {
+		return;
 	}
+	swap_retry(l->swap);
+	if (l->pager != NULL) {
+		pager_retry(l->pager);
+	}
+	machine_park_limit(l->machine, 0);
 }
 
 struct err *life_resume(struct life *l)

@@ -16,6 +16,7 @@
 #include "core/kvm_state.h"
 #include "core/loop.h"
 #include "core/pager.h"
+#include "core/swap.h"
 #include "snapshot/snapshot.h"
 
 struct life;
@@ -48,6 +49,9 @@ struct life_opts {
 	int uffd;
 	/* With uffd: memory that others share, moved from; NULL: the VM's own. */
 	struct shared_memory *shared;
+	/* One of uffd_open_minor, for swap, moved from. -1: swap is not possible, and why. */
+	int swap_uffd;
+	const char *swap_why_not;
 	bool no_fill; /* with uffd: only what is touched is read, until a take needs all */
 	enum clock_policy clock;
 	/* Serial console: input and output descriptors, -1: none. Borrowed for the life's time. */
@@ -57,7 +61,7 @@ struct life_opts {
 	struct host_ends *ends; /* behind the devices, moved from; NULL: none */
 	bool start_paused;
 	struct checkpoint_policy checkpoint;
-	uint64_t watchdog_ns; /* ends the VM when it has not moved for so long; 0: never */
+	uint64_t watchdog_ns;          /* ends the VM when it has not moved for so long; 0: never */
 	struct snap_progress progress; /* of the restore */
 };
 
@@ -86,13 +90,15 @@ struct life_news {
 		NEWS_REWOUND,
 		NEWS_REWIND_FAILED,
 		NEWS_BALLOON, /* ask virtio_balloon_look */
+		NEWS_SWAP,
 		NEWS_NEEDS_RESET,
 	} kind;
 	const char *from; /* NEWS_STATE: names of states */
-	const char *to;
-	const char *tag; /* of the take; "": none */
+	const char *to;   /* NEWS_SWAP, too */
+	const char *tag;  /* of the take; "": none */
 	const struct snap_result *result;
 	const struct err *e; /* why the take or the rewind failed */
+	const char *error;   /* NEWS_SWAP: why it has failed, or NULL */
 	const char *ref;     /* of a rewind, as it was asked for */
 	const struct life_rewound *rewound;
 	const char *device; /* NEWS_NEEDS_RESET: its id, and why */
@@ -155,6 +161,21 @@ struct life_rewound {
 typedef void life_rewind_done_fn(void *arg, struct err *e, const struct life_rewound *result);
 MUST_USE struct err *life_rewind(struct life *l, const char *ref, life_rewind_done_fn *done,
 				 void *arg);
+/*
+ * Swap, see swap.h. tag "": none; else a take of that tag goes first, so that what does not change
+ * from then on is in the store. done runs once if NULL was returned; take is that take's result, or
+ * NULL.
+ */
+typedef void life_swap_done_fn(void *arg, struct err *e, const struct snap_result *take);
+MUST_USE struct err *life_swap_enable(struct life *l, const char *tag, life_swap_done_fn *done,
+				      void *arg);
+MUST_USE struct err *life_swap_trim(struct life *l);
+MUST_USE struct err *life_swap_out(struct life *l);
+MUST_USE struct err *life_swap_disable(struct life *l, bool slow);
+/* ERR_NOT_NOW with EOPNOTSUPP: this host or user cannot have it. */
+MUST_USE struct err *life_swap_possible(const struct life *l);
+void life_swap_status(struct life *l, struct swap_status *ret);
+
 /* Gives up the take under way (that of a rewind, too), which ends with ERR_CANCELLED soon.
  * ERR_NOT_NOW: there is none. */
 MUST_USE struct err *life_take_cancel(struct life *l);

@@ -38,10 +38,11 @@ struct take_job {
 	char tag[NAME_BYTES_MAX + 1];
 	life_take_done_fn *done;
 	void *arg;
-	uint8_t from; /* enum life_state at the start; stays so until the take is done (L6) */
-	bool froze;   /* freeze stopped what ran, thaw is to undo it */
-	bool stay;    /* frozen it stays after the take */
-	bool taken;   /* the take itself succeeded: result is valid */
+	uint8_t from;    /* enum life_state at the start; stays so until the take is done (L6) */
+	bool froze;      /* freeze stopped what ran, thaw is to undo it */
+	bool stay;       /* frozen it stays after the take */
+	bool taken;      /* the take itself succeeded: result is valid */
+	bool holds_swap; /* the job's thread; until its end */
 	struct rewind *rewind; /* owned; NULL: this is a take only */
 	uint64_t froze_ns;     /* CLOCK_MONOTONIC */
 	bool cancel;           /* read by the engine, written by life_stop (atomic access) */
@@ -100,6 +101,7 @@ struct life {
 	struct snap_image
 		*image;      /* what it was restored from; its lease keeps the files readable */
 	struct pager *pager; /* brings memory from the image; NULL: all was read, or reset since */
+	struct swap *swap;   /* from life_new on */
 	struct wset_job wset;
 	struct life_watchdog {
 		struct loop_timer *timer; /* NULL: none */
@@ -163,6 +165,17 @@ void life_wake(const struct life *l);
 /* The guest sleeps, or is awake again. */
 void life_idle_changed(struct life *l);
 void life_idle_withdraw(struct life *l, const struct life_waiter *w);
+/* A page that somebody waits for cannot be had now: the VM is suspended until it can. */
+void life_on_stuck(struct life *l, const char *text);
+
+/* ---- life_swap.c ---- */
+
+/* uffd: moved from. */
+MUST_USE struct err *life_swap_new(struct life *l, struct fd *uffd, const char *why_not);
+/* Memory that a lazy restore has not read and what is out comes in, and stays until
+ * life_swap_unhold. On the job's thread. */
+MUST_USE struct err *life_swap_bring_in(struct take_job *job);
+void life_swap_unhold(struct take_job *job); /* the job has ended */
 
 /* ---- life_wset.c ---- */
 

@@ -127,10 +127,7 @@ struct err *life_rewind_job(struct take_job *job)
 	const struct snap_progress progress = { .fn = show, .arg = job };
 	uint64_t differ = 0;
 	TRY(open_target(job));
-	if (l->pager != NULL) {
-		TRY(err_wrap(pager_complete(l->pager, &job->cancel),
-			     "bringing in the memory that a lazy restore has left out"));
-	}
+	TRY(err_wrap(life_swap_bring_in(job), "bringing in the memory that is not there"));
 	TRY(life_job_take(job));
 	TRY(open_safety(job));
 	return snap_image_check_diff(rw->to, rw->safe, l->gmem, &progress, &differ);
@@ -260,6 +257,7 @@ struct err *life_rewind_commit(struct take_job *job)
 	e = free_machine(l, &changed);
 	if (e == NULL) {
 		life_wset_store(l);
+		swap_reset(l->swap);        /* nothing is out, and what is staged is there */
 		pager_free(MOVE(l->pager)); /* complete: nothing is missing */
 		e = load_and_start(l, rw->to, rw->safe, &changed, ev, &written);
 	}

@@ -175,23 +175,13 @@ static void warn_disks(const struct life *l)
 	}
 }
 
-/*
- * For a take of everything: what is not there yet looks like zero pages to it. The guest runs on
- * meanwhile. A take of what changed needs nothing of that: the rest is the base's.
- */
-static struct err *bring_in(struct take_job *job)
-{
-	struct pager *p = job->life->pager;
-	return p != NULL ? pager_complete(p, &job->cancel) : NULL;
-}
-
 /* Only what changed since the base, or everything if the base cannot be used. */
 static struct err *take_once(struct take_job *job, const struct snap_vm *vm,
 			     const struct snap_take_opts *opts)
 {
 	struct life *l = job->life;
 	if (dirty_base(l->dirty) == 0) {
-		TRY(bring_in(job));
+		TRY(life_swap_bring_in(job));
 	}
 	struct err *e = snap_take(l->store, vm, opts, &job->result);
 	if (e != NULL) {
@@ -200,10 +190,11 @@ static struct err *take_once(struct take_job *job, const struct snap_vm *vm,
 	if (e != NULL && (err_class(e) == ERR_CORRUPT || err_class(e) == ERR_NOTFOUND) &&
 	    dirty_base(l->dirty) != 0) {
 		/* The guest's memory is sound: what it starts from need not be. */
-		LOG_W("%s; all memory is stored again", err_msg(e));
+		log_line(err_class(e) == ERR_CORRUPT ? LOG_WARN : LOG_DEBUG,
+			 "%s; all memory is stored again", err_msg(e));
 		err_drop(e, "tried again without the base");
 		dirty_set_base(l->dirty, 0);
-		TRY(bring_in(job));
+		TRY(life_swap_bring_in(job));
 		e = snap_take(l->store, vm, opts, &job->result);
 	}
 	if (e == NULL) {
@@ -310,7 +301,8 @@ struct err *life_job_take(struct take_job *job)
 		.self = job,
 		.dirty = &dirty_ops,
 		.dirty_self = l->dirty,
-		.partial = l->pager != NULL,
+		/* Also while nothing is out: that may change until the base is looked for. */
+		.partial = true,
 		.config = { text, strlen(text) },
 		.files = files,
 		.nfiles = nfiles,
@@ -390,6 +382,7 @@ static void job_done(void *arg)
 	if (job->rewind != NULL) {
 		finish_rewind(job);
 	}
+	life_swap_unhold(job);
 	bool lost = job->rewind != NULL && job->rewind->lost;
 	struct err *e = MOVE(job->e);
 	if (e != NULL && err_class(e) == ERR_CANCELLED && job->gives_way) {
@@ -623,7 +616,8 @@ struct err *life_job_cancel(struct life *l, const void *arg)
 	if (life_job_is(l, arg)) {
 		return life_take_cancel(l);
 	}
-	ENSURE(l->next != NULL && l->next->arg == arg, ERR_NOT_NOW, "it has ended already");
+	ENSURE(l->next != NULL && l->next->arg == arg, ERR_NOT_NOW,
+	       "it has ended already, or is not given up this way");
 	struct take_job *job = MOVE(l->next);
 	answer(job, ERR(ERR_CANCELLED, "it was cancelled before it began"));
 	job_free(job);
@@ -638,6 +632,7 @@ void life_take_wait(struct life *l)
 	}
 	__atomic_store_n(&job->cancel, true, __ATOMIC_RELAXED);
 	pthread_join(job->thread, NULL);
+	life_swap_unhold(job);
 	l->job = NULL;
 	tell_take(l, job);
 	if (job->rewind != NULL && job->e == NULL) {

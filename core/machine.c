@@ -202,7 +202,7 @@ struct err *machine_new(const struct machine_opts *opts, struct machine **ret_ma
 	m->ends = opts->ends;
 	m->on_event = opts->on_event;
 	m->on_balloon = opts->on_balloon;
-	m->on_give_back = opts->on_give_back;
+	m->give_back = opts->give_back;
 	m->on_needs_reset = opts->on_needs_reset;
 	m->on_s2idle = opts->on_s2idle;
 	m->arg = opts->arg;

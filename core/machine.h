@@ -42,12 +42,12 @@ struct machine_opts {
 	bool log_dirty; /* KVM's dirty log is on from the start: the memory will be a snapshot's */
 	/* report is non-NULL for MACHINE_CRASH, malloc'ed, owned by the callee. */
 	void (*on_event)(void *arg, enum machine_event ev, char *report);
-	/* The balloon has news; and guest memory is about to be given back to the host. On the main
-	 * loop; may be NULL. */
+	/* The balloon has news; and gmem_give_back for it (NULL: just that). On the main loop; may
+	 * be NULL. */
 	void (*on_balloon)(void *arg);
-	void (*on_give_back)(void *arg, gpa_t gpa, uint64_t len_bytes);
 	/* The guest sleeps, or is awake again (s2idle.h). On the main loop; may be NULL. */
 	void (*on_s2idle)(void *arg);
+	struct err *(*give_back)(void *arg, gpa_t gpa, uint64_t len_bytes);
 	/* A device waits for a reset by its driver. On the main loop; may be NULL. */
 	void (*on_needs_reset)(void *arg, const char *id, const char *why);
 	void *arg;

@@ -320,10 +320,8 @@ static bool host_doorbell(void *self, int fd, uint64_t gpa, bool on)
 static void host_give_back(void *self, uint64_t gpa, uint64_t len)
 {
 	struct machine *m = self;
-	if (m->on_give_back != NULL) {
-		m->on_give_back(m->arg, GPA(gpa), len);
-	}
-	struct err *e = gmem_give_back(m->gmem, GPA(gpa), len);
+	struct err *e = m->give_back != NULL ? m->give_back(m->arg, GPA(gpa), len)
+					     : gmem_give_back(m->gmem, GPA(gpa), len);
 	if (e != NULL && !m->give_back_failed) {
 		m->give_back_failed = true; /* the VM runs on, with more of the host's memory */
 		log_err(err_wrap(e, "balloon"));

@@ -70,8 +70,8 @@ struct machine {
 	atomic_uint_least64_t park_ms; /* limit of a park; 0: the usual */
 	void (*on_event)(void *arg, enum machine_event ev, char *report);
 	void (*on_balloon)(void *arg);
-	void (*on_give_back)(void *arg, gpa_t gpa, uint64_t len_bytes);
 	void (*on_s2idle)(void *arg);
+	struct err *(*give_back)(void *arg, gpa_t gpa, uint64_t len_bytes);
 	void (*on_needs_reset)(void *arg, const char *id, const char *why);
 	atomic_bool balloon_posted; /* its news are on their way */
 	bool give_back_failed;      /* [main loop] and told */

@@ -38,6 +38,11 @@ MUST_USE struct err *cmd_guests_status(struct args *a, int *ret_status);
 MUST_USE struct err *cmd_suspend(struct args *a, int *ret_status);
 MUST_USE struct err *cmd_resume(struct args *a, int *ret_status);
 MUST_USE struct err *cmd_stop(struct args *a, int *ret_status);
+MUST_USE struct err *cmd_swap_enable(struct args *a, int *ret_status);
+MUST_USE struct err *cmd_swap_trim(struct args *a, int *ret_status);
+MUST_USE struct err *cmd_swap_out(struct args *a, int *ret_status);
+MUST_USE struct err *cmd_swap_disable(struct args *a, int *ret_status);
+MUST_USE struct err *cmd_swap_status(struct args *a, int *ret_status);
 MUST_USE struct err *cmd_list(struct args *a, int *ret_status);
 MUST_USE struct err *cmd_doctor(struct args *a, int *ret_status);
 

@@ -53,6 +53,12 @@ static const struct verb verbs[] = {
 	{ "resume", "NAME [--vcpus]", "let a suspended VM go on", cmd_resume },
 	{ "stop", "NAME", "end a VM without asking the guest", cmd_stop },
 	{ "list", "[--all]", "list living VMs and VMs in the store", cmd_list },
+	{ "swap enable", "NAME [--as-snapshot TAG]", "make a guest's memory reclaimable",
+	  cmd_swap_enable },
+	{ "swap trim", "NAME", "give back what is zero or stored already", cmd_swap_trim },
+	{ "swap out", "NAME", "move what is not used into the store", cmd_swap_out },
+	{ "swap disable", "NAME", "bring everything back", cmd_swap_disable },
+	{ "swap status", "NAME", "say where a guest's memory is", cmd_swap_status },
 	{ "doctor", "", "say what this host can and cannot do", cmd_doctor },
 };
 

@@ -57,6 +57,8 @@ struct session_vm {
 	struct fd uffd; /* opened before privileges go; -1: memory is read at once */
 	struct share_spare spare;
 	struct shared_memory shared; /* FD_NONE: the VM's own */
+	struct fd swap_uffd;         /* as uffd; -1: no swap, because: */
+	char swap_why_not[256];
 	char uuid[37];
 	char name[NAME_BYTES_MAX + 1];
 	char socket_path[256];
@@ -364,6 +366,8 @@ static struct err *build(struct session_vm *s, const struct console *con, struct
 		.store = MOVE(v->store),
 		.uffd = fd_move(&s->uffd).n,
 		.shared = s->shared.memory.n >= 0 ? &s->shared : NULL,
+		.swap_uffd = fd_move(&s->swap_uffd).n,
+		.swap_why_not = s->swap_why_not,
 		.no_fill = v->no_fill,
 		.clock = v->clock,
 		.serial_in = con[PORT_SERIAL].in,
@@ -452,6 +456,18 @@ static struct err *share(struct session_vm *s, const char *run_dir)
 	return NULL;
 }
 
+/* Likewise; whoever asks for swap is told why it cannot be. */
+static struct err *open_swap(struct session_vm *s)
+{
+	struct err *e = uffd_open_minor(&s->swap_uffd);
+	if (e != NULL && err_class(e) == ERR_INCOMPAT) {
+		snprintf(s->swap_why_not, sizeof(s->swap_why_not), "%s", err_msg(e));
+		err_free(e);
+		e = NULL;
+	}
+	return e;
+}
+
 /* From the claim to the end. run_dir is the run folder, listen the control and the monitors'
  * socket. */
 static struct err *run_claimed(struct session_vm *s, const char *run_dir, struct fd listen[2],
@@ -466,6 +482,7 @@ static struct err *run_claimed(struct session_vm *s, const char *run_dir, struct
 	if (s->v->share) {
 		TRY(share(s, run_dir));
 	}
+	TRY(open_swap(s));
 	if (s->v->no_jail) {
 		jail_disable();
 	}
@@ -516,6 +533,7 @@ static struct err *run_vm(struct vmm *v, struct console *con, struct fd *tell, i
 		.v = v,
 		.signals = FD_NONE,
 		.uffd = FD_NONE,
+		.swap_uffd = FD_NONE,
 		.spare = { fd_move(&spare.wire) },
 		.shared = { FD_NONE, FD_NONE },
 	};
@@ -549,6 +567,7 @@ static struct err *run_vm(struct vmm *v, struct console *con, struct fd *tell, i
 		(void)unlink(s.vsock_path);
 	}
 	fd_close(&s.signals);
+	fd_close(&s.swap_uffd);
 	fd_close(&s.uffd); /* not used: the start failed before */
 	share_spare_end(&s.spare);
 	shared_memory_done(&s.shared);

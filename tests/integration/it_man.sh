@@ -13,6 +13,7 @@ page_of() {
 	suspend | resume | stop) echo torpor-suspend.1 ;;
 	define | edit | undefine | autostart | start | guests*) echo torpor-guests.1 ;;
 	store*) echo torpor-store.1 ;;
+	swap*) echo torpor-swap.1 ;;
 	list) echo torpor.1 ;;
 	*) echo torpor-vm.1 ;;
 	esac

@@ -33,7 +33,7 @@ sed -n 's/^    > //p' "$top/docs/control.md" | grep -v '"Exit"' >"$tmp/examples"
 "$lib/ctlsend" "$sock" --lines --eventfd <"$tmp/examples" >"$tmp/answers" 2>"$tmp/answers.err" ||
 	bad "examples: $(cat "$tmp/answers.err")"
 [ "$(wc -l <"$tmp/answers")" = "$(wc -l <"$tmp/examples")" ] || bad "not one answer per example"
-grep -Ev '^("Ok"|\{"(ErrString|VcpuPidTidResponse|Torpor|BatResponse|VmDescriptor|RegisterMemory2)":)' "$tmp/answers" &&
+grep -Ev '^("Ok"|\{"(ErrString|VcpuPidTidResponse|Torpor|BatResponse|VmDescriptor|RegisterMemory2|SwapStatus)":)' "$tmp/answers" &&
 	bad "answers of unknown form"
 lives "after all examples"
 # The take that an example lets go on by itself.
@@ -52,7 +52,14 @@ for r in '{"PciPme":8}' '{"BalloonCommand":"Stats"}' \
 done
 want '{"DiskCommand":{"disk_index":7,"command":{"Resize":{"new_size":4096}}}}' 'no disk 7 '
 want '{"BatCommand":["goldfish",{"SetCapacity":40}]}' '^\{"BatResponse":"NoBatDevice"\}$'
-want '{"Swap":"Enable"}' 'EOPNOTSUPP'
+want '{"Swap":{"Disable":{"slow_file_cleanup":false}}}' '^"Ok"$|EOPNOTSUPP' # the examples have enabled it
+for ((i = 0; i < 600; i++)); do
+	ask '{"Swap":"Status"}'
+	grep -qE '"state":"Ready"|EOPNOTSUPP' <<<"$answer" && break
+	sleep 0.1
+done
+want '{"Swap":"Trim"}' 'swap is Ready: .trim. is not possible now|EOPNOTSUPP'
+want '{"Swap":"Status"}' '"SwapStatus":\{"state":"Ready"|EOPNOTSUPP'
 want '{"Gpe":{"gpe":256,"clear_evt":null}}' 'no GPE 256: use 0 to 255 \(errno 22 EINVAL\)'
 want '{"Gpe":{"gpe":1,"clear_evt":0}}' 'descriptor 0 was not sent'
 want '{"Gpe":{"gpe":1,"clear_evt":0}}' 'Gpe.clear_evt: the descriptor is no eventfd' --memfd 4096
