@@ -356,6 +356,17 @@ static void on_pages(void *arg, enum pager_event ev, const char *text)
 	}
 }
 
+/*
+ * On the fault thread: a page that the restore itself waits for, in a commit, cannot be had.
+ * Nothing of the guest has run, and nobody can be told but by the end of the process.
+ */
+static void on_unattended(void *arg, const char *text)
+{
+	(void)arg;
+	LOG_E("%s: the guest is not started", text);
+	_exit(VM_END_ERROR);
+}
+
 /* The server runs from now on: KVM may touch memory. Without a server all is read at once. */
 static struct err *start_pager(struct life *l, struct fd *uffd)
 {
@@ -366,6 +377,7 @@ static struct err *start_pager(struct life *l, struct fd *uffd)
 		.only_keeper = l->no_fill,
 		.hold = l->hold.n,
 		.on_event = on_pages,
+		.unattended = on_unattended,
 		.arg = l,
 	};
 	TRY(snap_image_pages(l->image, &opts.source));
@@ -465,6 +477,9 @@ struct err *life_start_as(struct life *l, enum life_event ev)
 
 struct err *life_start(struct life *l)
 {
+	if (l->pager != NULL) {
+		pager_attended(l->pager);
+	}
 	TRY(life_start_as(l, l->start_paused ? LIFE_EV_START_PAUSED : LIFE_EV_START));
 	if (l->pager != NULL) {
 		TRY(life_wset_begin(l));

@@ -65,6 +65,8 @@ struct pager {
 	struct fd uffd;
 	struct fd bell; /* eventfd: tells tpage to look at stop_faults */
 	void (*on_event)(void *arg, enum pager_event ev, const char *text);
+	void (*unattended)(void *arg, const char *text);
+	atomic_bool attended;
 	void *arg;
 	struct anchor *anchor;
 	uint8_t *base; /* of all memory, which is one mapping */
@@ -153,6 +155,9 @@ static bool is_final(const struct err *e)
 static void tell_failure(struct pager *p, struct err *e)
 {
 	bool final = is_final(e);
+	if (p->unattended != NULL && !atomic_load(&p->attended)) {
+		p->unattended(p->arg, err_msg(e));
+	}
 	lock_take(&p->lock);
 	bool news = final ? !p->lost : !p->stuck && !p->lost;
 	p->lost = p->lost || final;
@@ -630,6 +635,11 @@ struct err *pager_complete(struct pager *p, const bool *cancel)
 	return NULL;
 }
 
+void pager_attended(struct pager *p)
+{
+	atomic_store(&p->attended, true); /* pairs with the load in tell_failure */
+}
+
 void pager_drop(struct pager *p, gpa_t gpa, uint64_t len_bytes)
 {
 	uint64_t page;
@@ -718,6 +728,7 @@ struct err *pager_start(const struct pager_opts *opts, struct pager **ret_pager)
 	p->only_keeper = opts->only_keeper;
 	p->hold = opts->hold;
 	p->on_event = opts->on_event;
+	p->unattended = opts->unattended;
 	p->arg = opts->arg;
 	p->base = gmem_region(p->gmem, 0).host;
 	p->bytes = gmem_bytes(p->gmem);

@@ -47,6 +47,9 @@ struct pager_opts {
 	int hold;
 	/* On the main loop, never after pager_free. text: says page and reason; borrowed. */
 	void (*on_event)(void *arg, enum pager_event ev, const char *text);
+	/* Until pager_attended, on the fault thread instead: the main loop may itself be the one
+	 * that waits for the page, for ever. Does not return. NULL: on_event all the same. */
+	void (*unattended)(void *arg, const char *text);
 	void *arg;
 };
 /* Registers the memory and starts the fault thread. Moves from opts in any case. ERR_INCOMPAT when
@@ -57,6 +60,8 @@ MUST_USE struct err *pager_start(const struct pager_opts *opts, struct pager **r
 void pager_free(struct pager *p);
 DEFINE_SCOPE(struct pager, pager_free)
 
+/* The main loop hears on_event from now on. */
+void pager_attended(struct pager *p);
 /* Starts the filler, once. */
 MUST_USE struct err *pager_fill(struct pager *p);
 /*

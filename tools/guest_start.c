@@ -363,25 +363,34 @@ static struct err *go_back(struct keeper *k, const struct generations *g, bool *
 		const struct snap_info *in = &g->snap[i - 1];
 		char ref[STORECMD_REF_BYTES];
 		snprintf(ref, sizeof(ref), "%s@%llu", k->s->name, (unsigned long long)in->number);
-		ENSURE(!used_already(k, in->number), ERR_NOT_NOW,
+		struct err *bad = NULL;
+		bool clean = k->g.r.state == GUEST_SAVED && k->g.r.clean == in->number;
+		if (!clean || strcmp(k->g.p.verify, "always") == 0) {
+			TRY(look_at(k, ref, &bad));
+		}
+		/* Only of one that is sound: damage may be why its run did not end well. */
+		ENSURE(bad != NULL || !used_already(k, in->number), ERR_NOT_NOW,
 		       "generation %llu was brought back already on this boot of the host, and "
 		       "its run did not end well: 'torpor start %s' does it by hand",
 		       (unsigned long long)in->number, k->s->name);
-		struct err *bad = NULL;
-		TRY(look_at(k, ref, &bad));
 		if (bad == NULL) {
 			struct err *e = restore(k, ref, in->number);
 			if (e == NULL) {
-				bool clean =
-					k->g.r.state == GUEST_SAVED && k->g.r.clean == in->number;
 				tell_loss(k, &g->snap[g->n - 1], in, clean);
 				*ret_up = true;
 				return NULL;
 			}
-			if (err_class(e) != ERR_CORRUPT && err_class(e) != ERR_INCOMPAT) {
+			if (err_class(e) == ERR_CORRUPT || err_class(e) == ERR_INCOMPAT) {
+				bad = MOVE(e);
+			} else if (err_class(e) == ERR_SYS) {
+				/* Only a look at every byte tells damage from the host's trouble.
+				 */
+				e = err_first(look_at(k, ref, &bad), e);
+			}
+			if (bad == NULL) {
 				return e;
 			}
-			bad = e;
+			err_free(e);
 		}
 		report(k, "generation %llu cannot be used, and is kept: %.300s",
 		       (unsigned long long)in->number, err_msg(bad));

@@ -41,13 +41,14 @@ struct guest_record {
 
 /* The options that say what is wanted; their names are the members of the policy. */
 struct guest_policy {
-	const char *wanted, *fresh, *on_crash, *on_panic, *on_hang;
+	const char *wanted, *fresh, *verify, *on_crash, *on_panic, *on_hang;
 	unsigned priority;
 	struct opt_list needs;
 };
 #define GUEST_POLICY_DEFAULTS                                                                      \
 	((struct guest_policy){ .wanted = "off",                                                   \
 				.fresh = "never",                                                  \
+				.verify = "always",                                                \
 				.on_crash = "rewind",                                              \
 				.on_panic = "report",                                              \
 				.on_hang = "report",                                               \
@@ -63,6 +64,10 @@ struct guest_policy {
 		{ "fresh", "never|lost|always", OPT_CHOICE, &(p)->fresh,                           \
 		  "when it is booted although it has generations: never (the default),\n"          \
 		  "when none of them can be used, or at every start" },                            \
+		{ "verify", "always|crash", OPT_CHOICE, &(p)->verify,                              \
+		  "read every byte of a generation before it is brought back: always (the\n"       \
+		  "default), or only where the last run did not end by a save; else damage\n"      \
+		  "ends the guest when it is met" },                                               \
 		{ "on-crash", "report|rewind|restart", OPT_CHOICE, &(p)->on_crash,                 \
 		  "when the VM ends by a crash: leave it so, go back to the newest\n"              \
 		  "generation (the default), or boot it" },                                        \

@@ -220,6 +220,25 @@ t snapshot list b --json | grep -A 30 "\"number\": $worst," | grep -q -m1 '"pinn
 in_host 't guests status b' && grep -q 'cannot be used' "$tmp/asked.out" || bad "status does not tell: $(cat "$tmp/asked.out")"
 from=$(lines b)
 goes_on b "$from" 3
+# Not looked at after a clean shutdown: the damage ends the guest, and its keeper goes to the generation before.
+in_host 't edit b --verify crash' || bad "edit"
+good=$(newest b)
+frames >"$tmp/before"
+in_host 't guests stop b --timeout 300' || bad "stop: $(cat "$tmp/asked.err")"
+host_cut
+worst=$(newest b)
+frames >"$tmp/after"
+at=$(comm -13 "$tmp/before" "$tmp/after" | head -n 1)
+[ -n "$at" ] || die "the newest generation has no frame of its own"
+"$lib/flip" "$data" $((at + 40)) 3
+host_up 't guests start --json >"$tmp/start.json" 2>"$tmp/start.err"'
+end=$(($(now_ms) + 120000))
+until in_host 't guests status b --json' && grep -q "generation $worst cannot be used" "$tmp/asked.out"; do
+	[ "$(now_ms)" -lt "$end" ] || { bad "damage that was met late is not told of: $(cat "$tmp/asked.out")"; break; }
+	sleep 0.1
+done
+from=$(lines b)
+goes_on b "$from" 3
 in_host 't stop b'
 host_cut
 t undefine b || bad "undefine"

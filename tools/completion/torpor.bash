@@ -67,6 +67,9 @@ _torpor() {
 	--wanted)
 		mapfile -t COMPREPLY < <(compgen -W "on off saved" -- "$cur")
 		return ;;
+	--verify)
+		mapfile -t COMPREPLY < <(compgen -W "always crash" -- "$cur")
+		return ;;
 	--fresh)
 		mapfile -t COMPREPLY < <(compgen -W "never lost always" -- "$cur")
 		return ;;
