@@ -97,8 +97,12 @@ static struct measure measures[] = {
 	{ .name = "wset_of_none", .label = "  by that", .goal_abs = 0.5 },
 	/* --guests */
 	{ .name = "guests_save_ms", .label = "10 idle guests saved (ms)", .goal_ratio = 0.2 },
-	{ .name = "guests_back_ms", .label = "  back, last line, verified (ms)", .goal_ratio = 0.1 },
-	{ .name = "guests_back_quick_ms", .label = "  back, --verify crash (ms)", .goal_ratio = 0.1 },
+	{ .name = "guests_back_ms",
+	  .label = "  back, last line, verified (ms)",
+	  .goal_ratio = 0.1 },
+	{ .name = "guests_back_quick_ms",
+	  .label = "  back, --verify crash (ms)",
+	  .goal_ratio = 0.1 },
 	/* --devices; of sockets the column QEMU is a plain pair of Unix sockets */
 	DEVICE_WORK("read1", "disk, 4 KiB reads, 1 at a time"),
 	DEVICE_WORK("read", "disk, 4 KiB reads, 32 at a time"),
