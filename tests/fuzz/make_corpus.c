@@ -169,6 +169,9 @@ static struct err *make_texts(const char *root)
 		{ "ctl", "torpor-take",
 		  "{\"Torpor\":{\"v\":1,\"cmd\":{\"Take\":{\"tag\":\"t\"}}}}" },
 		{ "ctl", "torpor-status", "{\"Torpor\":{\"v\":1,\"cmd\":\"TakeStatus\"}}" },
+		{ "ctl", "torpor-job",
+		  "{\"Torpor\":{\"v\":1,\"deadline_ms\":5000,\"detach\":false,"
+		  "\"cmd\":{\"JobWait\":{\"id\":7}}}}" },
 		{ "ctl", "no-device", "{\"BalloonCommand\":{\"Adjust\":{\"num_bytes\":1}}}" },
 		{ "ctl", "gpe", "{\"Gpe\":{\"gpe\":5,\"clear_evt\":0}}" },
 		{ "ctl", "battery", "{\"BatCommand\":[\"goldfish\",{\"SetHealth\":\"Dead\"}]}" },

@@ -88,6 +88,32 @@ for ((i = 0; i < 20; i++)); do
 done
 [ -n "$late" ] || bad "every take was done within 1 ms: $answer"
 
+# What would change the VM under a take that somebody asked for is refused, and nothing is left half done.
+cat >"$tmp/packets" <<'EOF'
+{"Torpor":{"v":1,"detach":true,"cmd":"Take"}}
+"SuspendVm"
+"SuspendVcpus"
+"ResumeVcpus"
+"ResumeVm"
+{"DiskCommand":{"disk_index":0,"command":{"Resize":{"new_size":4096}}}}
+{"UnregisterMemory":{"region_id":4096}}
+{"Torpor":{"v":1,"cmd":"Take"}}
+EOF
+refused=
+for ((i = 0; i < 40; i++)); do
+	vm_send d
+	"$lib/ctlsend" "$sock" --lines <"$tmp/packets" >"$tmp/answers" 2>&1 || bad "packets: $(cat "$tmp/answers")"
+	id=$(sed -n '1s/.*"id":\([0-9]*\).*/\1/p' "$tmp/answers")
+	[ -z "$id" ] || t job wait j "$id" || bad "take $id"
+	want "$(torpor_packet '"cmd":"Status"')" '"state":"(running|vcpus-suspended|suspended)"'
+	want '"ResumeVm"' '"Ok"'
+	[ "$(grep -c "'j' is being snapshotted: try again when that is done (errno 16 EBUSY)" "$tmp/answers")" = 6 ] || continue
+	grep -q 'a snapshot of .j. is being taken already (errno 16 EBUSY)' "$tmp/answers" || continue
+	refused=1
+	break
+done
+[ -n "$refused" ] || bad "requests under a take are answered $(cat "$tmp/answers")"
+
 # Clients that leave in the middle of it leave nothing behind.
 fds() { find "/proc/$vm_pid/fd" -mindepth 1 | wc -l; }
 before=$(fds)
