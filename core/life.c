@@ -373,9 +373,6 @@ static struct err *start_pager(struct life *l, struct fd *uffd)
 	struct pager_opts opts = {
 		.loop = l->loop,
 		.gmem = l->gmem,
-		.shared = l->hold.n >= 0,
-		.only_keeper = l->no_fill,
-		.hold = l->hold.n,
 		.on_event = on_pages,
 		.unattended = on_unattended,
 		.arg = l,
@@ -404,6 +401,7 @@ static struct err *load_image(struct life *l, const struct life_opts *opts, stru
 	const struct snap_load_opts lo = {
 		.progress = opts->progress,
 		.lazy = l->pager != NULL,
+		.placed = l->hold.n >= 0,
 	};
 	TRY(snap_image_load(l->image, l->gmem, parts, n, &lo));
 	const struct snap_info *info = snap_image_info(l->image);
@@ -484,8 +482,7 @@ struct err *life_start(struct life *l)
 	if (l->pager != NULL) {
 		TRY(life_wset_begin(l));
 	}
-	bool fill = !l->no_fill || l->hold.n >= 0; /* by a keeper, in no memory of ours */
-	return l->pager != NULL && fill ? pager_fill(l->pager) : NULL;
+	return l->pager != NULL && !l->no_fill ? pager_fill(l->pager) : NULL;
 }
 
 /* Keeps a life that cannot be freed from looking like a leak. Written once, at the end. */

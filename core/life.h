@@ -47,7 +47,7 @@ struct life_opts {
 	/* A userfaultfd (uffd.h), moved from: memory of the image comes while the guest runs. -1:
 	 * all of it is read before. */
 	int uffd;
-	/* With uffd: memory that others share, moved from; NULL: the VM's own. */
+	/* Memory of the image that others share, complete, moved from; NULL: the VM's own. */
 	struct shared_memory *shared;
 	/* One of uffd_open_minor, for swap, moved from. -1: swap is not possible, and why. */
 	int swap_uffd;

@@ -30,7 +30,6 @@
 #include "core/base/log.h"
 #include "core/base/thread.h"
 #include "core/jail.h"
-#include "core/share.h"
 #include "core/latency.h"
 #include "core/uffd.h"
 
@@ -96,11 +95,6 @@ struct pager {
 	/* Of the thread that holds `filling`: */
 	const bool *cancel; /* of the job that it fills for, NULL: tfill */
 	bool cut;           /* something was left out because it was told to let go */
-
-	bool shared; /* const, likewise: of pager_opts */
-	bool only_keeper;
-	int hold;
-	struct fd stir; /* eventfd: has tfill look up while it waits for the keeper */
 
 	struct page_order first;      /* const until freed */
 	atomic_uint_least64_t nfirst; /* pages of it that were placed */
@@ -239,12 +233,6 @@ static struct err *serve(struct pager *p, uint64_t page)
 	struct err *e = p->source.ops->fetch(p->source.self, PAGE_READER_FAULT, gfn, &run);
 	if (e == NULL && (gfn.v < run.gfn.v || gfn.v - run.gfn.v >= run.npages)) {
 		e = ERR(ERR_CORRUPT, "its source gave another page");
-	}
-	if (e == NULL && p->shared) {
-		/* The keeper brings the rest soon, for all: what is placed here is ours alone. */
-		run.pages = (const uint8_t *)run.pages + (gfn.v - run.gfn.v) * PAGE_BYTES;
-		run.gfn = gfn;
-		run.npages = 1;
 	}
 	if (e == NULL) {
 		e = place(p, &run, PLACER_FAULT, NULL);
@@ -493,72 +481,6 @@ static void fill_loop(struct pager *p)
 	}
 }
 
-static bool is_complete(struct pager *p)
-{
-	LOCK_SCOPE(&p->lock);
-	return p->complete;
-}
-
-static void stir(struct pager *p)
-{
-	const uint64_t one = 1;
-	if (p->stir.n >= 0) {
-		err_drop(io_write_full(p->stir.n, &one, sizeof(one)), "it takes 2^64 of them");
-	}
-}
-
-/* Until the keeper says something, or has gone: false. True also when there is nothing to fill any
- * more. */
-static bool keeper_fills(struct pager *p)
-{
-	struct pollfd fds[] = {
-		{ .fd = p->hold, .events = POLLIN },
-		{ .fd = p->stir.n, .events = POLLIN },
-	};
-	char said = 0;
-	while (!__atomic_load_n(&p->stop, __ATOMIC_RELAXED) && !is_complete(p)) {
-		if (poll(fds, ARRAY_LEN(fds), -1) < 0) {
-			continue; /* EINTR */
-		}
-		if (fds[1].revents != 0) { /* a job has filled, or it ends */
-			uint64_t n;
-			err_drop(io_read_full(p->stir.n, &n, sizeof(n)), "there is something");
-		} else if (fds[0].revents != 0) {
-			return read(p->hold, &said, 1) == 1 && said == SHARE_FULL;
-		}
-	}
-	return true;
-}
-
-/* All is in place by somebody else's work: faults end here, too. */
-static struct err *finish_shared(struct pager *p)
-{
-	if (!take_filling(p, false)) {
-		return NULL;
-	}
-	struct err *e = finish(p);
-	drop_filling(p);
-	return e;
-}
-
-static void fill_shared(struct pager *p)
-{
-	if (keeper_fills(p)) {
-		struct err *e = finish_shared(p);
-		if (e != NULL) {
-			log_err(err_wrap(e, "shared guest memory"));
-		}
-		return;
-	}
-	if (p->only_keeper) {
-		LOG_W("the keeper of the shared memory is gone: what is missing is read when it is "
-		      "touched");
-		return;
-	}
-	LOG_W("the keeper of the shared memory is gone: the rest of it is read for this VM alone");
-	fill_loop(p);
-}
-
 static void *fill_main(void *arg)
 {
 	struct pager *p = arg;
@@ -568,12 +490,11 @@ static void *fill_main(void *arg)
 		log_err(err_wrap(e, "filling guest memory"));
 		return NULL;
 	}
-	if (p->shared) {
-		fill_shared(p);
-	} else {
-		fill_loop(p);
-	}
-	if (is_complete(p) && p->source.ops->after != NULL) {
+	fill_loop(p);
+	lock_take(&p->lock);
+	bool complete = p->complete;
+	lock_drop(&p->lock);
+	if (complete && p->source.ops->after != NULL) {
 		e = p->source.ops->after(p->source.self, &p->stop);
 		if (e != NULL && err_class(e) != ERR_CANCELLED) {
 			LOG_W("%s: a reset of the VM will fail", err_msg(e));
@@ -628,7 +549,6 @@ struct err *pager_complete(struct pager *p, const bool *cancel)
 	bool complete = p->complete;
 	bool lost = p->lost;
 	lock_drop(&p->lock);
-	stir(p);
 	TRY(err_wrap(e, "reading the rest of guest memory"));
 	ENSURE(complete || !lost, ERR_CORRUPT, "guest memory is damaged");
 	ENSURE(complete, ERR_CANCELLED, "given up before guest memory was complete");
@@ -685,12 +605,6 @@ static struct err *start(struct pager *p)
 	if (p->bell.n < 0) {
 		return ERR_ERRNO("making an eventfd");
 	}
-	if (p->shared) {
-		p->stir.n = eventfd(0, EFD_CLOEXEC);
-		if (p->stir.n < 0) {
-			return ERR_ERRNO("making an eventfd");
-		}
-	}
 	TRY(uffd_register(p->uffd.n, p->base, p->bytes));
 	int rc = thread_start(&p->fault_thread, fault_main, p);
 	if (rc != 0) {
@@ -723,10 +637,6 @@ struct err *pager_start(const struct pager_opts *opts, struct pager **ret_pager)
 	p->first = first;
 	p->uffd = uffd;
 	p->bell = FD_NONE;
-	p->stir = FD_NONE;
-	p->shared = opts->shared;
-	p->only_keeper = opts->only_keeper;
-	p->hold = opts->hold;
 	p->on_event = opts->on_event;
 	p->unattended = opts->unattended;
 	p->arg = opts->arg;
@@ -746,14 +656,12 @@ void pager_free(struct pager *p)
 	lock_take(&p->lock);
 	cond_wake_all(&p->changed);
 	lock_drop(&p->lock);
-	stir(p);
 	if (p->have_fill_thread) {
 		pthread_join(p->fill_thread, NULL); /* may have ended the fault thread */
 	}
 	end_fault_thread(p);
 	fd_close(&p->uffd); /* unregisters, if that was not done yet */
 	fd_close(&p->bell);
-	fd_close(&p->stir);
 	page_source_done(&p->source);
 	if (p->anchor != NULL) {
 		p->anchor->p = NULL;

@@ -37,14 +37,6 @@ struct pager_opts {
 	/* Brought in before the rest by pager_fill, in this order; moved from. May hold anything.
 	 */
 	struct page_order first;
-	/*
-	 * Memory that a keeper fills, too (share.h): its hold, borrowed. The filler waits for the
-	 * keeper and fills only if that fails; not even then if only_keeper. `first` is the
-	 * keeper's business.
-	 */
-	bool shared;
-	bool only_keeper;
-	int hold;
 	/* On the main loop, never after pager_free. text: says page and reason; borrowed. */
 	void (*on_event)(void *arg, enum pager_event ev, const char *text);
 	/* Until pager_attended, on the fault thread instead: the main loop may itself be the one

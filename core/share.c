@@ -2,8 +2,8 @@
 /*
  * Joining those that share a snapshot's memory. See share.h; share_keeper.c is the other end.
  *
- * Who joins holds the lock until it has the memory or has made a keeper: so there is one keeper,
- * and none ends while somebody is on the way to it (share_keeper.c, K2).
+ * Who joins holds the lock until it is connected or has made a keeper: so there is one keeper, and
+ * none ends while somebody is on the way to it (share_keeper.c, K2).
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -137,15 +137,14 @@ static struct err *connect_to(const char *path, bool *ret_there, struct fd *ret_
 	return NULL;
 }
 
-/* The memory, or FD_NONE when the keeper has ended instead. */
-static struct fd receive(int hold)
+/* One message; its descriptor, or FD_NONE. n < 0: errno, 0: the end. */
+static ssize_t hear(int hold, char text[SHARE_ANSWER_MAX + 1], struct fd *ret_fd)
 {
-	char byte = 0;
 	union {
 		struct cmsghdr head;
 		char room[CMSG_SPACE(sizeof(int))];
 	} control;
-	struct iovec iov = { .iov_base = &byte, .iov_len = 1 };
+	struct iovec iov = { .iov_base = text, .iov_len = SHARE_ANSWER_MAX };
 	struct msghdr msg = {
 		.msg_iov = &iov,
 		.msg_iovlen = 1,
@@ -153,28 +152,50 @@ static struct fd receive(int hold)
 		.msg_controllen = sizeof(control),
 	};
 	ssize_t n;
-	int fd = -1;
 	do {
 		n = recvmsg(hold, &msg, MSG_CMSG_CLOEXEC);
 	} while (n < 0 && errno == EINTR);
+	text[MAX(n, 0)] = 0;
+	*ret_fd = FD_NONE;
 	const struct cmsghdr *c = n > 0 ? CMSG_FIRSTHDR(&msg) : NULL;
 	if (c != NULL && c->cmsg_level == SOL_SOCKET && c->cmsg_type == SCM_RIGHTS &&
 	    c->cmsg_len == CMSG_LEN(sizeof(int))) {
-		memcpy(&fd, CMSG_DATA(c), sizeof(fd));
+		memcpy(&ret_fd->n, CMSG_DATA(c), sizeof(ret_fd->n));
 	}
-	return (struct fd){ fd };
+	return n;
 }
 
-static struct err *try_join(const char *path, struct shared_memory *ret)
+/* *ret_there false: the keeper has ended instead. */
+static struct err *receive(int hold, bool *ret_there, struct fd *ret_fd)
 {
+	char text[SHARE_ANSWER_MAX + 1];
+	ssize_t n;
+	do {
+		n = hear(hold, text, ret_fd);
+	} while (n > 0 && text[0] == SHARE_READS);
+	ENSURE(n <= 0 || text[0] != SHARE_ERROR, ERR_CORRUPT, "--share-memory: %s", text + 1);
+	ENSURE(n >= 0 || (errno != EAGAIN && errno != EWOULDBLOCK), ERR_SYS,
+	       "--share-memory: the keeper of the memory does not answer");
+	*ret_there = n > 0 && ret_fd->n >= 0;
+	return NULL;
+}
+
+static struct err *connect_or_make(const struct share_want *want, struct share_spare *spare,
+				   struct fd *ret_hold)
+{
+	SCOPE(fd_close) struct fd lock = FD_NONE;
+	char path[SHARE_PATH_MAX + 1];
+	bool got;
 	bool there;
-	SCOPE(fd_close) struct fd hold = FD_NONE;
-	ret->memory = FD_NONE;
-	TRY(connect_to(path, &there, &hold));
-	if (there) {
-		ret->memory = receive(hold.n);
-		ret->hold = fd_move(&hold);
+	TRY(share_path(want, "sock", path));
+	TRY(share_lock(want, true, &got, &lock));
+	TRY(connect_to(path, &there, ret_hold));
+	if (!there) {
+		fd_close(ret_hold);
+		TRY(make_keeper(want, spare));
+		TRY(connect_to(path, &there, ret_hold));
 	}
+	ENSURE(there, ERR_SYS, "--share-memory: the keeper of the memory ended at once");
 	return NULL;
 }
 
@@ -182,25 +203,19 @@ struct err *share_join(const struct share_want *want, struct share_spare *spare,
 		       struct shared_memory *ret_shared)
 {
 	SCOPE(shared_memory_done) struct shared_memory s = { FD_NONE, FD_NONE };
-	SCOPE(fd_close) struct fd lock = FD_NONE;
-	char dir[SHARE_PATH_MAX + 1];
-	char path[SHARE_PATH_MAX + 1];
-	bool got;
-	TRY(share_path(want, "sock", path));
-	snprintf(dir, sizeof(dir), "%s", path);
-	*strrchr(dir, '/') = 0;
+	char dir[SHARE_DIR_MAX + 8];
+	bool there = false;
+	snprintf(dir, sizeof(dir), "%s-share", want->run_dir);
 	if (mkdir(dir, 0700) != 0 && errno != EEXIST) {
 		return ERR_ERRNO("making '%s'", dir);
 	}
-	TRY(share_lock(want, true, &got, &lock));
-	TRY(try_join(path, &s));
-	if (s.memory.n < 0) {
+	/* Once more, if one that was there already was killed: then we make another. */
+	for (unsigned i = 0; i < 2 && !there; i++) {
 		fd_close(&s.hold);
-		TRY(make_keeper(want, spare));
-		TRY(try_join(path, &s));
+		TRY(connect_or_make(want, spare, &s.hold));
+		TRY(receive(s.hold.n, &there, &s.memory));
 	}
-	ENSURE(s.memory.n >= 0, ERR_SYS,
-	       "--share-memory: the keeper of the memory gives none: try again");
+	ENSURE(there, ERR_SYS, "--share-memory: the keeper of the memory was killed: try again");
 	*ret_shared = s;
 	s = (struct shared_memory){ FD_NONE, FD_NONE };
 	return NULL;

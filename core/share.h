@@ -1,15 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Memory of a snapshot that several VMs share (`torpor restore --share-memory`): a keeper, a small
- * process per snapshot, has it in a sealed memfd, fills it from the store, verified, and hands it
- * to whoever restores that snapshot; each maps it privately, so what a VM writes is its own.
- * docs/decisions/0018-shared-memory.md has the reasons.
+ * process per snapshot, reads all of it from the store, verified, into a sealed memfd, and then
+ * hands it to whoever restores that snapshot; each maps it privately, so what a VM writes is its
+ * own. docs/decisions/0018-shared-memory.md has the reasons.
  *
  * Beside the run folder, where no jailed VM can write, is RUN_FOLDER-share/ with ROOT.sock and
  * ROOT.lock, ROOT being the first half of the snapshot's root digest: equal content, one keeper. A
  * VM's connection to the keeper is its hold:
  * when the last one is closed the keeper ends, also when the VM was killed. A VM whose keeper was
- * killed keeps the memory that it has, and reads what is missing itself.
+ * killed keeps the memory that it has, which is all.
  *
  * Threads: the main thread, before there are others and before the jail closes.
  */
@@ -40,17 +40,12 @@ struct share_want {
 };
 struct shared_memory {
 	struct fd memory; /* for gmem_new_clone */
-	struct fd hold;   /* open as long as the VM lives; for pager_opts */
+	struct fd hold;   /* open as long as the VM lives */
 };
-/* From the keeper there is, or from `spare`, which becomes it. */
+/* From the keeper there is, or from `spare`, which becomes it; waits until all memory is read. An
+ * error of that names the page or record. */
 MUST_USE struct err *share_join(const struct share_want *want, struct share_spare *spare,
 				struct shared_memory *ret_shared);
 void shared_memory_done(struct shared_memory *s);
-
-/* On a hold, some time after it was made: one of these bytes, or the end of the keeper. */
-enum {
-	SHARE_FULL = 'F', /* all memory is in place */
-	SHARE_FAILED = 'X',
-};
 
 #endif

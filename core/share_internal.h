@@ -7,7 +7,15 @@
 
 enum {
 	SHARE_PATH_MAX = 107,    /* of a Unix socket */
-	SHARE_ANSWER_MAX = 1000, /* "M" with the memory, or 'E' and why not */
+	SHARE_ANSWER_MAX = 1000, /* bytes of a message */
+	SHARE_ALIVE_MS = 1000,   /* between two SHARE_READS */
+};
+
+/* What the keeper says on a hold: the first byte of a message. */
+enum {
+	SHARE_READS = 'W',  /* it is at work */
+	SHARE_MEMORY = 'M', /* with the descriptor */
+	SHARE_ERROR = 'E',  /* and why */
 };
 
 /* "RUN_DIR-share/ROOT.sock" or ".lock". ERR_USAGE when it is too long for a socket. */

@@ -4,7 +4,9 @@
  * those who share, "tfill" reads the memory.
  *
  * K1: only this process can write to the memory (gmem_new_lent), it writes what the store has
- * verified, and it runs no guest: who shares need not trust each other.
+ * verified, and it runs no guest: who shares need not trust each other. Nobody gets the memory
+ * before all is in place: a page that is just being written is seen by whoever maps it, and
+ * whoever touches a hole fills it with zeros.
  * K2: it ends only with the lock of share_lock in hand, after a last look at the socket: nobody
  * finds a keeper that is just ending, and it never removes the socket of another one.
  * K3: the snapshot is open, under a lease, until all is read; then its removal frees it.
@@ -30,7 +32,6 @@
 #include "core/jail.h"
 #include "core/share_internal.h"
 #include "snapshot/snapshot.h"
-#include "snapshot/wset.h"
 
 enum {
 	HOLDS_MAX = 1024, /* VMs of one snapshot on one host */
@@ -49,7 +50,8 @@ struct keeper {
 	pthread_t filler;
 	atomic_bool ends;
 	struct err *fill_err; /* after `filled` */
-	char verdict;         /* 0: not yet; SHARE_FULL, SHARE_FAILED */
+	bool full;
+	bool failed;
 	struct pollfd polls[2 + HOLDS_MAX];
 	nfds_t npolls; /* the listener, `filled`, and a hold each */
 };
@@ -70,23 +72,6 @@ static bool wanted(void *arg, gfn_t gfn, uint64_t npages)
 	return !atomic_load(&k->ends);
 }
 
-/* What earlier restores have waited for. A failure here comes up again in the fill. */
-static void fill_first(struct keeper *k, const struct page_source *source)
-{
-	SCOPE(page_order_done) struct page_order first = { 0 };
-	snap_image_wset(k->image, &first);
-	for (size_t i = 0; i < first.n; i++) {
-		struct page_run run;
-		struct err *e = source->ops->fetch(source->self, PAGE_READER_FILL,
-						   (gfn_t){ first.gfn[i] }, &run);
-		e = e == NULL ? place(k, &run) : e;
-		if (e != NULL) {
-			err_drop(e, "the fill comes upon it, too");
-			return;
-		}
-	}
-}
-
 static UNUSED void source_donep(struct page_source *s)
 {
 	page_source_done(s);
@@ -97,7 +82,6 @@ static struct err *fill(struct keeper *k)
 	const struct page_fill f = { .place = place, .wanted = wanted, .arg = k };
 	SCOPE(source_donep) struct page_source source = { NULL, NULL };
 	TRY(snap_image_pages(k->image, &source));
-	fill_first(k, &source);
 	return source.ops->fill(source.self, &f);
 }
 
@@ -113,16 +97,10 @@ static void *fill_main(void *arg)
 
 /* ---- those who share ---- */
 
-static void send_verdict(const struct keeper *k, int hold)
+/* A VM that is gone is seen by poll. */
+static void send_memory(const struct keeper *k, int hold)
 {
-	if (k->verdict != 0) { /* a VM that is gone is seen by poll */
-		(void)!send(hold, &k->verdict, 1, MSG_NOSIGNAL | MSG_DONTWAIT);
-	}
-}
-
-static bool send_memory(const struct keeper *k, int hold)
-{
-	char byte = 'M';
+	char byte = SHARE_MEMORY;
 	int fd = gmem_fd(k->gmem);
 	union {
 		struct cmsghdr head;
@@ -140,7 +118,33 @@ static bool send_memory(const struct keeper *k, int hold)
 	c->cmsg_type = SCM_RIGHTS;
 	c->cmsg_len = CMSG_LEN(sizeof(int));
 	memcpy(CMSG_DATA(c), &fd, sizeof(fd));
-	return sendmsg(hold, &msg, MSG_NOSIGNAL | MSG_DONTWAIT) == 1;
+	(void)!sendmsg(hold, &msg, MSG_NOSIGNAL | MSG_DONTWAIT);
+}
+
+static void say(int hold, char what, const char *text)
+{
+	char msg[SHARE_ANSWER_MAX];
+	int n = snprintf(msg, sizeof(msg), "%c%s", what, text);
+	(void)!send(hold, msg, MIN((size_t)n, sizeof(msg) - 1), MSG_NOSIGNAL | MSG_DONTWAIT);
+}
+
+/* How things stand. */
+static void tell(const struct keeper *k, int hold)
+{
+	if (k->full) {
+		send_memory(k, hold);
+	} else if (k->failed) {
+		say(hold, SHARE_ERROR, err_msg(k->fill_err));
+	} else {
+		say(hold, SHARE_READS, "");
+	}
+}
+
+static void tell_all(const struct keeper *k)
+{
+	for (nfds_t i = 2; i < k->npolls; i++) {
+		tell(k, k->polls[i].fd);
+	}
 }
 
 /* True if there was one. */
@@ -150,12 +154,13 @@ static bool let_in(struct keeper *k)
 	if (hold < 0) {
 		return false;
 	}
-	if (k->npolls == ARRAY_LEN(k->polls) || !send_memory(k, hold)) {
+	if (k->npolls == ARRAY_LEN(k->polls)) {
+		say(hold, SHARE_ERROR, "too many VMs share it");
 		close(hold);
 		return true;
 	}
 	k->polls[k->npolls++] = (struct pollfd){ .fd = hold, .events = POLLIN };
-	send_verdict(k, hold);
+	tell(k, hold);
 	return true;
 }
 
@@ -176,15 +181,13 @@ static void let_go(struct keeper *k)
 static void judge(struct keeper *k)
 {
 	pthread_join(k->filler, NULL);
-	k->verdict = k->fill_err == NULL ? SHARE_FULL : SHARE_FAILED;
-	err_drop(MOVE(k->fill_err), "each VM that needs the page comes upon it, and tells");
+	k->full = k->fill_err == NULL;
+	k->failed = !k->full;
 	snap_image_free(MOVE(k->image));
 	store_close(MOVE(k->store));
 	k->polls[1].fd = -1;
 	(void)malloc_trim(0);
-	for (nfds_t i = 2; i < k->npolls; i++) {
-		send_verdict(k, k->polls[i].fd);
-	}
+	tell_all(k);
 }
 
 /* K2. True: nobody shares any more, and the socket is gone. */
@@ -217,10 +220,10 @@ static void serve(struct keeper *k)
 	k->polls[1] = (struct pollfd){ .fd = k->filled.n, .events = POLLIN };
 	k->npolls = 2;
 	while (!done) {
-		int n = poll(k->polls, k->npolls,
-			     k->npolls > 2 ? -1
-			     : had         ? LOCK_RETRY_MS
-					   : FIRST_HOLD_MS);
+		int wait_ms = k->npolls > 2 ? (k->full || k->failed ? -1 : SHARE_ALIVE_MS)
+			      : had         ? LOCK_RETRY_MS
+					    : FIRST_HOLD_MS;
+		int n = poll(k->polls, k->npolls, wait_ms);
 		bool filled = n > 0 && k->polls[1].revents != 0;
 		if (n > 0) {
 			let_go(k);
@@ -228,6 +231,9 @@ static void serve(struct keeper *k)
 		}
 		if (filled) {
 			judge(k);
+		}
+		if (n == 0 && k->npolls > 2) {
+			tell_all(k); /* that it goes on */
 		}
 		had = had || k->npolls > 2;
 		done = k->npolls == 2 && (had || n == 0) && may_end(k);
@@ -238,7 +244,7 @@ static void serve(struct keeper *k)
 static void end(struct keeper *k)
 {
 	atomic_store(&k->ends, true);
-	if (k->verdict == 0) {
+	if (!k->full && !k->failed) {
 		judge(k);
 	}
 }

@@ -298,7 +298,7 @@ static struct err *load(struct snap_image *img, struct gmem *gmem, struct snap_p
 		TRY(pages_load_diff(img->reader, gmem, false, &present, &opts->progress,
 				    opts->ret_written));
 	} else if (!opts->lazy) {
-		TRY(pages_load(img->reader, gmem, &opts->progress));
+		TRY(opts->placed ? NULL : pages_load(img->reader, gmem, &opts->progress));
 		TRY(check_files(img));
 	}
 	return commit_all(parts, nparts, &sides);

@@ -210,6 +210,7 @@ void snap_image_compat_all(const struct snap_image *img, const struct snap_host 
 struct pages_set;
 struct snap_load_opts {
 	struct snap_progress progress;
+	bool placed; /* memory is there already, verified by whoever placed it */
 	/* Memory comes from snap_image_pages when it is touched: a server of it runs already. */
 	bool lazy;
 	/*

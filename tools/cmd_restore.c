@@ -96,8 +96,8 @@ struct err *cmd_restore(struct args *a, int *ret_status)
 		{ "no-fill", NULL, OPT_FLAG, &v.no_fill,
 		  "with lazy: read only what is touched; for clones that do little" },
 		{ "share-memory", NULL, OPT_FLAG, &v.share,
-		  "with lazy: memory is shared with all that restore the same snapshot so,\n"
-		  "page by page until it is written" },
+		  "memory is shared with all that restore the same snapshot so, page by\n"
+		  "page until it is written; the first waits until all of it is read" },
 		{ "disk-map", "ID=PATH", OPT_LIST, &v.disk_map,
 		  "where a disk is now; may be given several times" },
 		{ "net-map", "ID=WHERE", OPT_LIST, &v.net_map,
@@ -120,7 +120,9 @@ struct err *cmd_restore(struct args *a, int *ret_status)
 	v.json = a->json;
 	v.accept_disks = strcmp(r.disk_changed, "accept") == 0;
 	v.lazy = strcmp(r.mode, "lazy") == 0;
-	ENSURE(v.lazy || !v.share, ERR_USAGE, "--share-memory goes with --mode lazy only");
+	ENSURE(!v.share || !v.no_fill, ERR_USAGE,
+	       "--share-memory and --no-fill exclude each other");
+	v.lazy = v.lazy && !v.share; /* it is complete when it is given */
 	v.clock = strcmp(r.clock, "jump") == 0 ? CLOCK_JUMP : CLOCK_CONTINUE;
 	TRY(opts_store_dir(a, v.store_dir, sizeof(v.store_dir)));
 	v.nnet_fds = nets_fds(&v.net_map, v.net_fds, ARRAY_LEN(v.net_fds));

@@ -444,8 +444,6 @@ static struct err *share(struct session_vm *s, const char *run_dir)
 		.bytes = v->config.mem_bytes,
 		.no_jail = v->no_jail,
 	};
-	ENSURE(s->uffd.n >= 0, ERR_INCOMPAT,
-	       "--share-memory: memory that is read before the guest runs is not shared");
 	ENSURE(strlen(run_dir) < sizeof(want.run_dir), ERR_USAGE,
 	       "the path of the run folder is too long for --share-memory: '%s'", run_dir);
 	snprintf(want.run_dir, sizeof(want.run_dir), "%s", run_dir);

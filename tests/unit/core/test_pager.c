@@ -16,14 +16,12 @@
 #include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/socket.h>
 #include <sys/stat.h>
 
 #include "core/base/clock.h"
 #include "core/base/io.h"
 #include "core/jail.h"
 #include "core/pager.h"
-#include "core/share.h"
 #include "core/uffd.h"
 #include "tests/lib/expect.h"
 
@@ -57,9 +55,6 @@ struct rig {
 	unsigned full, lost, stuck; /* main thread */
 	char text[512];
 	bool timed_out;
-	struct gmem *lent; /* shared: the keeper's */
-	struct fd keeper;  /* and its end of the hold */
-	struct fd hold;
 };
 
 static uint64_t word_of(uint64_t gfn)
@@ -209,27 +204,8 @@ static bool wait_event(struct rig *r, unsigned ms)
 	return !r->timed_out;
 }
 
-/* A keeper's memory, which has every seventh page already, and what a VM gets of it. */
-static void share(struct rig *r)
-{
-	int ends[2];
-	uint64_t page[PAGE_BYTES / 8];
-	assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends), 0);
-	r->keeper.n = ends[0];
-	r->hold.n = ends[1];
-	ok(gmem_new_lent((uint64_t)MEM_PAGES * PAGE_BYTES, &r->lent));
-	for (uint64_t g = 0; g < MEM_PAGES; g += 7) {
-		fake_pages(page, g, 1);
-		ok(gmem_place(r->lent, (gfn_t){ g }, page, 1));
-	}
-	struct fd fd = { dup(gmem_fd(r->lent)) };
-	ok(gmem_new_clone((uint64_t)MEM_PAGES * PAGE_BYTES, &fd, &r->gmem));
-}
-
-enum shared { ALONE, SHARED, SHARED_ONLY };
-
 /* first: what is to come before the rest; copied. */
-static int setup_as(void **state, const uint64_t *first, size_t nfirst, enum shared shared)
+static int setup_with(void **state, const uint64_t *first, size_t nfirst)
 {
 	SCOPE(fd_close) struct fd uffd = FD_NONE;
 	struct err *e = uffd_open(&uffd);
@@ -243,12 +219,7 @@ static int setup_as(void **state, const uint64_t *first, size_t nfirst, enum sha
 	atomic_store(&r->fake.bad_page, UINT64_MAX);
 	ok(loop_new(&r->loop));
 	ok(loop_timer_add(r->loop, on_timer, r, &r->timer));
-	r->keeper = r->hold = FD_NONE;
-	if (shared != ALONE) {
-		share(r);
-	} else {
-		ok(gmem_new((uint64_t)MEM_PAGES * PAGE_BYTES, &r->gmem));
-	}
+	ok(gmem_new((uint64_t)MEM_PAGES * PAGE_BYTES, &r->gmem));
 	uint64_t *copy = calloc(nfirst + 1, sizeof(*copy));
 	assert_non_null(copy);
 	for (size_t i = 0; i < nfirst; i++) {
@@ -260,9 +231,6 @@ static int setup_as(void **state, const uint64_t *first, size_t nfirst, enum sha
 		.gmem = r->gmem,
 		.source = { &fake_ops, &r->fake },
 		.uffd = fd_move(&uffd).n,
-		.shared = shared != ALONE,
-		.only_keeper = shared == SHARED_ONLY,
-		.hold = r->hold.n,
 		.on_event = on_event,
 		.arg = r,
 	};
@@ -271,24 +239,9 @@ static int setup_as(void **state, const uint64_t *first, size_t nfirst, enum sha
 	return 0;
 }
 
-static int setup_with(void **state, const uint64_t *first, size_t nfirst)
-{
-	return setup_as(state, first, nfirst, ALONE);
-}
-
 static int setup(void **state)
 {
 	return setup_with(state, NULL, 0);
-}
-
-static int setup_shared(void **state)
-{
-	return setup_as(state, NULL, 0, SHARED);
-}
-
-static int setup_shared_only(void **state)
-{
-	return setup_as(state, NULL, 0, SHARED_ONLY);
 }
 
 /* Not in the order of anything, one twice, and two that are no memory. */
@@ -306,9 +259,6 @@ static int teardown(void **state)
 	}
 	pager_free(r->pager);
 	gmem_free(r->gmem);
-	gmem_free(r->lent);
-	fd_close(&r->keeper);
-	fd_close(&r->hold);
 	loop_timer_del(r->timer);
 	loop_free(r->loop);
 	free(r);
@@ -846,105 +796,6 @@ static void dropped_under_a_reader(void **state)
 	assert_int_equal(atomic_load(&x.at), MEM_PAGES - 1);
 }
 
-/* ---- shared with others ---- */
-
-/* What the keeper has needs no fault; the rest is ours until it has that, too. */
-static void keeper_fills_all(void **state)
-{
-	struct rig *r = rig_of(state);
-	struct pager_status s;
-	uint64_t page[PAGE_BYTES / 8];
-	const char full = SHARE_FULL;
-	ok(pager_fill(r->pager));
-	assert_true(page_is(r, 7, 8));
-	assert_int_equal(atomic_load(&r->fake.fetches), 0);
-	assert_true(page_is(r, 100, 101));
-	assert_int_equal(atomic_load(&r->fake.fetches), 1);
-	assert_true(page_is(r, 101, 102)); /* one page a fault: the keeper brings the others */
-	assert_int_equal(atomic_load(&r->fake.fetches), 2);
-	page_at(r, 7)[0] = 1; /* ours from now on */
-	for (uint64_t g = 0; g < MEM_PAGES; g++) {
-		fake_pages(page, g, 1);
-		if (page[0] != 0) {
-			ok(gmem_place(r->lent, (gfn_t){ g }, page, 1));
-		}
-	}
-	assert_int_equal(write(r->keeper.n, &full, 1), 1);
-	assert_true(wait_event(r, 60000));
-	assert_int_equal(r->full, 1);
-	pager_status(r->pager, &s);
-	assert_string_equal(s.state, "complete");
-	assert_int_equal(atomic_load(&r->fake.fills), 0);
-	assert_int_equal(page_at(r, 7)[0], 1);
-	assert_int_equal(*(uint64_t *)gmem_at(r->lent, GPA(7 * PAGE_BYTES), 8), 8);
-	page_at(r, 7)[0] = 8;
-	all_right(r);
-}
-
-/* It was killed, or has come upon damage: then the filler does it all. */
-static void keeper_dies(void **state)
-{
-	struct rig *r = rig_of(state);
-	ok(pager_fill(r->pager));
-	usleep(20000);
-	fd_close(&r->keeper);
-	assert_true(wait_event(r, 60000));
-	assert_int_equal(r->full, 1);
-	assert_int_equal(atomic_load(&r->fake.fills), 1);
-	all_right(r);
-}
-
-static void keeper_fails(void **state)
-{
-	struct rig *r = rig_of(state);
-	const char failed = SHARE_FAILED;
-	atomic_store(&r->fake.bad_page, 4800);
-	atomic_store(&r->fake.bad_class, ERR_CORRUPT);
-	ok(pager_fill(r->pager));
-	assert_int_equal(write(r->keeper.n, &failed, 1), 1);
-	assert_true(wait_event(r, 60000));
-	assert_int_equal(r->lost, 1);
-	assert_non_null(strstr(r->text, "0x12c0"));
-}
-
-/* Unless nothing but what is touched was wanted. */
-static void keeper_dies_alone(void **state)
-{
-	struct rig *r = rig_of(state);
-	ok(pager_fill(r->pager));
-	fd_close(&r->keeper);
-	assert_false(wait_event(r, 200));
-	assert_int_equal(atomic_load(&r->fake.fills), 0);
-	all_right(r);
-	ok(pager_complete(r->pager, NULL));
-	assert_int_equal(atomic_load(&r->fake.fills), 1);
-}
-
-/* A job does not wait for the keeper, whose word then comes too late. */
-static void job_before_the_keeper(void **state)
-{
-	struct rig *r = rig_of(state);
-	struct job j;
-	const char full = SHARE_FULL;
-	ok(pager_fill(r->pager));
-	job_start(r, &j);
-	pthread_join(j.thread, NULL);
-	ok(j.e);
-	(void)!write(r->keeper.n, &full, 1);
-	assert_true(wait_event(r, 60000));
-	assert_int_equal(r->full, 1);
-	assert_int_equal(atomic_load(&r->fake.fills), 1);
-	all_right(r);
-}
-
-/* Ended while it waits. */
-static void ends_before_the_keeper(void **state)
-{
-	struct rig *r = rig_of(state);
-	ok(pager_fill(r->pager));
-	usleep(20000);
-}
-
 #define TEST(fn) cmocka_unit_test_setup_teardown(fn, setup, teardown)
 
 int main(void)
@@ -971,12 +822,6 @@ int main(void)
 		TEST(page_outside_ram),
 		TEST(dropped),
 		TEST(dropped_under_a_reader),
-		cmocka_unit_test_setup_teardown(keeper_fills_all, setup_shared, teardown),
-		cmocka_unit_test_setup_teardown(keeper_dies, setup_shared, teardown),
-		cmocka_unit_test_setup_teardown(keeper_fails, setup_shared, teardown),
-		cmocka_unit_test_setup_teardown(keeper_dies_alone, setup_shared_only, teardown),
-		cmocka_unit_test_setup_teardown(job_before_the_keeper, setup_shared, teardown),
-		cmocka_unit_test_setup_teardown(ends_before_the_keeper, setup_shared, teardown),
 	};
 	return cmocka_run_group_tests_name("pager", tests, NULL, NULL);
 }
