@@ -82,6 +82,8 @@ static struct err *check(const struct config_devs *l, const struct config_dev *d
 	ENSURE(dev->iops <= CONFIG_RATE_MAX && dev->bps <= CONFIG_RATE_MAX, ERR_USAGE,
 	       "disk '%s': a rate limit is at most %llu a second", dev->id,
 	       (unsigned long long)CONFIG_RATE_MAX);
+	ENSURE(!dev->capture || (dev->kind == CONFIG_DISK && !dev->read_only), ERR_USAGE,
+	       "device '%s': only a writable disk can be captured", dev->id);
 	ENSURE(dev->kind != CONFIG_NET || dev->mtu == 0 ||
 		       (dev->mtu >= CONFIG_MTU_MIN && dev->mtu <= CONFIG_MTU_MAX),
 	       ERR_USAGE, "network device '%s': MTU %u: %d to %d are possible", dev->id, dev->mtu,
@@ -177,8 +179,8 @@ static json_t *dev_json(const struct config_dev *d)
 			      "slot", (int)d->slot);
 	json_t *more = NULL;
 	if (j != NULL && d->kind == CONFIG_DISK) {
-		more = json_pack("{s:b s:i s:s}", "ro", (int)d->read_only, "queues", (int)d->queues,
-				 "path", d->path);
+		more = json_pack("{s:b s:b s:i s:s}", "ro", (int)d->read_only, "capture",
+				 (int)d->capture, "queues", (int)d->queues, "path", d->path);
 	} else if (j != NULL && d->kind == CONFIG_NET) {
 		char mac[3 * CONFIG_MAC_BYTES];
 		config_mac_text(d->mac, mac);
@@ -292,6 +294,10 @@ static struct err *parse_dev(const json_t *o, struct config_dev *ret)
 	if (d.kind == CONFIG_DISK) {
 		keys += 3;
 		TRY(get_bool(o, "ro", &d.read_only));
+		if (json_object_get(o, "capture") != NULL) { /* older snapshots lack it */
+			keys++;
+			TRY(get_bool(o, "capture", &d.capture));
+		}
 		TRY(get_uint(o, "queues", CONFIG_QUEUES_MAX, &d.queues));
 		TRY(get_limit(o, "iops", &keys, &d.iops));
 		TRY(get_limit(o, "bps", &keys, &d.bps));

@@ -43,6 +43,7 @@ struct config_dev {
 	unsigned cid;                /* of a socket device: the guest's */
 	/* Disks. */
 	bool read_only;
+	bool capture; /* its content is in the VM's snapshots; never of a read-only one */
 	unsigned queues;
 	uint64_t iops; /* at most so many requests, */
 	uint64_t bps;  /* and bytes, a second; 0: as many as go */

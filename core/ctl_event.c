@@ -206,13 +206,14 @@ json_t *ctl_take_json(const char *name, const char *tag, const struct snap_resul
 	for (uint32_t i = 0; i < r->rounds; i++) {
 		json_array_append_new(rounds, json_integer((json_int_t)r->round_pages[i]));
 	}
-	json_t *take = json_pack("{s:s,s:s,s:I,s:s,s:I,s:I,s:I,s:I,s:I,s:b,s:o,s:o}", "ref", ref,
-				 "name", name, "number", (json_int_t)r->number, "tag", tag,
-				 "frozen_at_ns", (json_int_t)r->frozen_at_ns, "pause_us",
-				 (json_int_t)r->pause_us, "elapsed_us", (json_int_t)r->elapsed_us,
-				 "pages_stored", (json_int_t)r->pages_stored, "bytes_stored",
-				 (json_int_t)r->bytes_stored, "incremental", (int)r->incremental,
-				 "rounds", rounds, "pause", pause_json(&r->pause));
+	json_t *take =
+		json_pack("{s:s,s:s,s:I,s:s,s:I,s:I,s:I,s:I,s:I,s:I,s:b,s:o,s:o}", "ref", ref,
+			  "name", name, "number", (json_int_t)r->number, "tag", tag, "frozen_at_ns",
+			  (json_int_t)r->frozen_at_ns, "pause_us", (json_int_t)r->pause_us,
+			  "elapsed_us", (json_int_t)r->elapsed_us, "pages_stored",
+			  (json_int_t)r->pages_stored, "bytes_stored", (json_int_t)r->bytes_stored,
+			  "disk_blocks", (json_int_t)r->disk_blocks, "incremental",
+			  (int)r->incremental, "rounds", rounds, "pause", pause_json(&r->pause));
 	if (take != NULL && r->missed[0] != 0) {
 		json_object_set_new(take, "pause_bound_missed", json_string(r->missed));
 	}

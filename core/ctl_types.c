@@ -700,19 +700,13 @@ static const struct wire_member pause_members[] = {
 };
 static const struct wire_type t_pause = COMPOSED(WIRE_STRUCT, 0, pause_members);
 static const struct wire_member take_answer_members[] = {
-	SEEN("ref", t_text),
-	SEEN("name", t_text),
-	SEEN("number", t_u64),
-	SEEN("tag", t_text),
-	SEEN("frozen_at_ns", t_u64),
-	SEEN("pause_us", t_u64),
-	SEEN("elapsed_us", t_u64),
-	SEEN("pages_stored", t_u64),
-	SEEN("bytes_stored", t_u64),
-	SEEN("incremental", t_bool),
-	SEEN("rounds", t_rounds),
-	SEEN("pause", t_pause),
-	SEEN_OPT("pause_bound_missed", t_text),
+	SEEN("ref", t_text),         SEEN("name", t_text),
+	SEEN("number", t_u64),       SEEN("tag", t_text),
+	SEEN("frozen_at_ns", t_u64), SEEN("pause_us", t_u64),
+	SEEN("elapsed_us", t_u64),   SEEN("pages_stored", t_u64),
+	SEEN("bytes_stored", t_u64), SEEN("disk_blocks", t_u64),
+	SEEN("incremental", t_bool), SEEN("rounds", t_rounds),
+	SEEN("pause", t_pause),      SEEN_OPT("pause_bound_missed", t_text),
 };
 static const struct wire_type t_take_answer = COMPOSED(WIRE_STRUCT, 0, take_answer_members);
 static const struct wire_member take_status_members[] = {

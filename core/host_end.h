@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "core/config_dev.h"
+#include "core/vdisk.h"
 
 enum { HOST_SOCKET_BYTES_MAX = 96 }; /* path of a socket device's socket: its others are longer */
 
@@ -17,11 +18,13 @@ struct serial_link;
 
 struct host_end {
 	char id[NAME_BYTES_MAX + 1];
-	/* A disk's file; what carries a network device's frames; a socket device's listening socket. */
+	/* A disk's file; what carries a network device's frames; a socket device's listening
+	 * socket. */
 	struct fd fd;
 	bool header;                          /* frames on fd have virtio's header */
 	char path[HOST_SOCKET_BYTES_MAX + 1]; /* of that socket */
 	bool mapped;         /* the user named the file; else the configuration did */
+	struct vdisk *disk;  /* of a captured disk, owned: what stands behind it instead of fd */
 	bool accept_changed; /* a disk that is not as the snapshot left it is taken */
 	/* A console: as of a serial port, borrowed; and what life makes of them, which stays over
 	 * resets. */
@@ -38,6 +41,7 @@ static inline void host_ends_done(struct host_ends *h)
 {
 	for (unsigned i = 0; i < h->n; i++) {
 		fd_close(&h->e[i].fd);
+		vdisk_free(h->e[i].disk);
 	}
 	h->n = 0;
 }

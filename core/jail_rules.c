@@ -167,9 +167,10 @@ static const unsigned long usernet_ioctls[] = {
 	0x5421, /* FIONBIO */
 };
 
-/* A device's own thread, IO: the ring that it was given, which is limited to what it needs. */
+/* A device's own thread, IO: the ring that it was given, which is limited to what it needs; what a
+ * captured disk does by hand, and reading the store as the page server does. */
 static const int io_calls[] = {
-	SCMP_SYS(io_uring_enter),
+	SCMP_SYS(io_uring_enter), SCMP_SYS(fallocate), /* zeroing in a captured disk's layer */
 };
 
 /* What a sanitizer's runtime does on its own, up to the leak check at the end, whose tracer blocks
@@ -376,6 +377,7 @@ static struct err *add_rules(scmp_filter_ctx ctx, enum jail_role role, bool sani
 	}
 	if (role == JAIL_IO) {
 		TRY(allow_all(ctx, io_calls, ARRAY_LEN(io_calls)));
+		TRY(allow_all(ctx, pager_calls, ARRAY_LEN(pager_calls)));
 		return allow_ioctls(ctx, io_ioctls, ARRAY_LEN(io_ioctls));
 	}
 	TRY(allow_ioctls(ctx, pager_ioctls, ARRAY_LEN(pager_ioctls)));

@@ -475,6 +475,7 @@ struct err *life_start_as(struct life *l, enum life_event ev)
 
 struct err *life_start(struct life *l)
 {
+	TRY(life_disks_settle(l));
 	if (l->pager != NULL) {
 		pager_attended(l->pager);
 	}
@@ -511,6 +512,7 @@ void life_free(struct life *l)
 	for (unsigned i = 0; i < l->ends.n; i++) {
 		serial_link_free(l->ends.e[i].link);
 	}
+	life_disks_end(l);
 	host_ends_done(&l->ends);
 	dirty_free(l->dirty);
 	gmem_free(l->gmem);
@@ -540,6 +542,8 @@ void life_end(struct life *l, enum vm_end end, const char *report)
 	if (l->fsm.state == LIFE_ENDED) {
 		return;
 	}
+	l->guest_ended = end == VM_END_POWEROFF || end == VM_END_RESET ||
+			 (end >= VM_END_EXIT && end < VM_END_STOPPED);
 	struct err *e = life_move(l, LIFE_EV_END);
 	if (e != NULL) {
 		log_err(e);

@@ -119,6 +119,7 @@ struct life {
 	struct life_waiter *waiters; /* likewise, and before it; the oldest first */
 	struct idle idle;
 	struct checkpoint *checkpoint;
+	bool guest_ended; /* by itself: power off, reset, exit */
 	bool ran;         /* since the last take */
 	bool event_waits; /* a guest event came during a take */
 	enum machine_event event;
@@ -203,6 +204,20 @@ void life_job_thaw(struct take_job *job);
 extern const struct checkpoint_ops life_checkpoint_ops;
 /* For life_free: a take under way is given up, and its end told before life is gone. */
 void life_take_wait(struct life *l);
+
+/* ---- life_disks.c: captured disks ---- */
+
+/* The VM is about to run: their layers get their places. */
+MUST_USE struct err *life_disks_settle(struct life *l);
+/* For a take. How many there are. */
+size_t life_disks_list(struct life *l, struct snap_disk disks[STORE_MAPS_MAX]);
+void life_disks_forget_base(struct life *l);
+/* They become what the image says, and may go back until done. The machine is gone. */
+MUST_USE struct err *life_disks_rewind(struct life *l, struct snap_image *to);
+void life_disks_rewind_undo(struct life *l);
+void life_disks_rewind_done(struct life *l);
+/* The machine is gone for good. */
+void life_disks_end(struct life *l);
 
 /* ---- life_rewind.c ---- */
 

@@ -11,7 +11,8 @@
  * R1: what memory differs in from the safety snapshot, from its freeze to the load, is in the set
  * of changed pages: KVM's log and gmem's marks are collected each time a machine goes. R2: until
  * the machine is freed nothing has changed: any error thaws the VM. After that any error loads the
- * safety snapshot, by the same steps and R1.
+ * safety snapshot, by the same steps and R1. R3: captured disks get a new layer over the target's
+ * blocks; the one they had stays until the end, and is what the safety snapshot holds.
  */
 #include <stdio.h>
 #include <string.h>
@@ -221,6 +222,7 @@ static struct err *go_back(struct take_job *job, struct pages_set *changed, enum
 	uint64_t written = 0;
 	struct err *e = free_machine(l, changed);
 	if (e == NULL) {
+		life_disks_rewind_undo(l);
 		e = load_and_start(l, job->rewind->safe, job->rewind->to, changed, ev, &written);
 	}
 	if (e == NULL) {
@@ -259,6 +261,9 @@ struct err *life_rewind_commit(struct take_job *job)
 		life_wset_store(l);
 		swap_reset(l->swap);        /* nothing is out, and what is staged is there */
 		pager_free(MOVE(l->pager)); /* complete: nothing is missing */
+		e = life_disks_rewind(l, rw->to);
+	}
+	if (e == NULL) {
 		e = load_and_start(l, rw->to, rw->safe, &changed, ev, &written);
 	}
 	l->ran = true;
@@ -266,6 +271,7 @@ struct err *life_rewind_commit(struct take_job *job)
 		return go_back(job, &changed, ev, e);
 	}
 	fill_result(job, written);
+	life_disks_rewind_done(l); /* they read the old image until now */
 	adopt_image(l, rw);
 	return NULL;
 }

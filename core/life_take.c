@@ -167,7 +167,7 @@ static void warn_disks(const struct life *l)
 {
 	for (unsigned i = 0; i < l->config.devs.n; i++) {
 		const struct config_dev *d = &l->config.devs.d[i];
-		if (d->kind == CONFIG_DISK && !d->read_only) {
+		if (d->kind == CONFIG_DISK && !d->read_only && !d->capture) {
 			LOG_W("a snapshot of '%s' does not hold disk '%s' (capture=off): it can be "
 			      "restored as long as the disk has not moved on",
 			      l->config.name, d->id);
@@ -191,9 +191,10 @@ static struct err *take_once(struct take_job *job, const struct snap_vm *vm,
 	    dirty_base(l->dirty) != 0) {
 		/* The guest's memory is sound: what it starts from need not be. */
 		log_line(err_class(e) == ERR_CORRUPT ? LOG_WARN : LOG_DEBUG,
-			 "%s; all memory is stored again", err_msg(e));
+			 "%s; all is stored again", err_msg(e));
 		err_drop(e, "tried again without the base");
 		dirty_set_base(l->dirty, 0);
+		life_disks_forget_base(l);
 		TRY(life_swap_bring_in(job));
 		e = snap_take(l->store, vm, opts, &job->result);
 	}
@@ -294,6 +295,7 @@ struct err *life_job_take(struct take_job *job)
 				     files[i].name));
 		}
 	}
+	struct snap_disk disks[STORE_MAPS_MAX];
 	struct snap_vm vm = {
 		.name = l->config.name,
 		.gmem = l->gmem,
@@ -306,6 +308,8 @@ struct err *life_job_take(struct take_job *job)
 		.config = { text, strlen(text) },
 		.files = files,
 		.nfiles = nfiles,
+		.disks = disks,
+		.ndisks = life_disks_list(l, disks),
 		.parent = l->parent,
 	};
 	memcpy(vm.uuid, l->config.uuid, sizeof(vm.uuid));

@@ -19,6 +19,8 @@ static struct err *new_disk(struct machine *m, const struct config_dev *d, struc
 	const struct virtio_blk_opts o = {
 		.id = d->id,
 		.fd = end->fd.n,
+		.backend = end->disk != NULL ? vdisk_backend(end->disk) : (struct blk_backend){ 0 },
+		.captured = d->capture,
 		.read_only = d->read_only,
 		.queues = d->queues,
 		.iops = d->iops,

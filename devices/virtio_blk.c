@@ -157,6 +157,9 @@ static void blk_free(struct device *dev)
 		lock_drop(&b->v.pci.lock);
 		pthread_join(b->thread, NULL);
 	}
+	if (b->attached) {
+		b->backend.ops->attach(b->backend.self, NULL, NULL);
+	}
 	virtio_blk_io_done(b);
 	cond_done(&b->idle);
 	virtio_done(&b->v);
@@ -192,6 +195,9 @@ static struct err *start_worker(struct virtio_blk *b)
 static struct err *look(const struct virtio_blk *b, struct virtio_blk_seen *ret)
 {
 	struct stat st;
+	if (b->backend.ops != NULL) {
+		return err_wrap(b->backend.ops->look(b->backend.self, ret), "disk '%s'", b->v.id);
+	}
 	if (fstat(b->fd, &st) != 0) {
 		return ERR_ERRNO("disk '%s'", b->v.id);
 	}
@@ -217,16 +223,22 @@ static struct err *look(const struct virtio_blk *b, struct virtio_blk_seen *ret)
 	return NULL;
 }
 
-/* Is the disk as it was at the snapshot? A read-only one may be another file with the same content.
+/*
+ * Is the disk as it was at the snapshot? A read-only one, or what a captured one stands on, may be
+ * another file with the same content. A captured disk comes with its size where the snapshot is
+ * loaded; sized: it has.
  */
-static struct err *check_same(const struct virtio_blk *b, const struct virtio_blk_state *saved)
+static struct err *check_same(const struct virtio_blk *b, const struct virtio_blk_state *saved,
+			      bool sized)
 {
 	struct virtio_blk_seen now = { 0 };
 	TRY(look(b, &now));
 	const struct virtio_blk_seen *then = &saved->seen;
 	ENSURE(saved->read_only == b->read_only, ERR_INCOMPAT, "disk '%s': saved as %s", b->v.id,
 	       saved->read_only ? "read-only" : "writable");
-	ENSURE(now.len_bytes == then->len_bytes, ERR_INCOMPAT,
+	ENSURE(now.len_bytes == then->len_bytes ||
+		       (b->captured && (!sized || b->backend.ops == NULL)),
+	       ERR_INCOMPAT,
 	       "disk '%s' has %llu bytes, the snapshot was taken with %llu: give the disk that "
 	       "belongs to it by --disk-map %s=PATH",
 	       b->v.id, (unsigned long long)now.len_bytes, (unsigned long long)then->len_bytes,
@@ -236,12 +248,11 @@ static struct err *check_same(const struct virtio_blk *b, const struct virtio_bl
 	}
 	bool same = now.mtime_ns == then->mtime_ns && now.is_file && then->is_file;
 	bool same_file = now.dev == then->dev && now.ino == then->ino;
-	if (b->read_only) {
+	if (b->read_only || b->captured) {
 		ENSURE((same || !now.is_file) && (same_file || b->may_be_copy), ERR_NOT_NOW,
-		       "disk '%s' was changed since the snapshot: --disk-changed=accept takes it "
-		       "as "
-		       "it is",
-		       b->v.id);
+		       "%s '%s' was changed since the snapshot: --disk-changed=accept takes it "
+		       "as it is",
+		       b->captured ? "what is below disk" : "disk", b->v.id);
 		return NULL;
 	}
 	ENSURE(same && same_file, ERR_NOT_NOW,
@@ -277,14 +288,14 @@ static struct err *blk_check(void *self, const void *state)
 {
 	struct virtio_blk *b = self;
 	LOCK_SCOPE(&b->v.pci.lock);
-	return check_same(b, state);
+	return check_same(b, state, false);
 }
 
 static struct err *blk_commit(void *self)
 {
 	struct virtio_blk *b = self;
 	LOCK_SCOPE(&b->v.pci.lock);
-	TRY(check_same(b, &b->saved));
+	TRY(check_same(b, &b->saved, true));
 	rate_limit_load(&b->ops, b->saved.ops_left);
 	rate_limit_load(&b->bytes, b->saved.bytes_left);
 	return virtio_commit(&b->v, &b->saved.virtio);
@@ -294,7 +305,7 @@ static void blk_probe(void *self, const struct findings *f)
 {
 	struct virtio_blk *b = self;
 	LOCK_SCOPE(&b->v.pci.lock);
-	finding(f, "disk", check_same(b, &b->saved));
+	finding(f, "disk", check_same(b, &b->saved, true));
 	finding(f, "device", virtio_match(&b->v, &b->saved.virtio));
 }
 
@@ -351,20 +362,34 @@ static void set_sectors(struct virtio_blk *b, uint64_t sectors)
 	put_le32(c + AT_ZERO_SECTORS, most);
 }
 
-/* Nothing of the part that goes is in flight any more, and nothing of it is taken. With the lock.
- */
-static struct err *shorten(struct virtio_blk *b, uint64_t bytes)
+/* Nothing is in flight any more, and nothing is taken while the lock is held; the worker is to be
+ * kicked afterwards. With the lock. */
+static struct err *be_quiet(struct virtio_blk *b)
 {
 	b->resetting++;
 	bool quiet = drain(b, SHRINK_NS);
 	b->resetting--;
-	struct err *e = NULL;
-	if (!quiet) {
-		e = err_set_errno(ERR(ERR_NOT_NOW,
-				      "disk '%s': %u requests do not end; is its storage stuck?",
-				      b->v.id, b->inflight),
-				  EBUSY);
-	} else if (ftruncate(b->fd, (off_t)bytes) != 0) {
+	return quiet ? NULL
+		     : err_set_errno(ERR(ERR_NOT_NOW,
+					 "disk '%s': %u requests do not end; is its storage stuck?",
+					 b->v.id, b->inflight),
+				     EBUSY);
+}
+
+static struct err *resize_backend(struct virtio_blk *b, uint64_t bytes)
+{
+	struct err *e = be_quiet(b);
+	if (e == NULL) {
+		e = err_wrap(b->backend.ops->resize(b->backend.self, bytes), "disk '%s'", b->v.id);
+	}
+	virtio_kick(&b->v); /* what came meanwhile */
+	return e;
+}
+
+static struct err *shorten(struct virtio_blk *b, uint64_t bytes)
+{
+	struct err *e = be_quiet(b);
+	if (e == NULL && ftruncate(b->fd, (off_t)bytes) != 0) {
 		e = ERR_ERRNO("disk '%s': making it shorter", b->v.id);
 	}
 	virtio_kick(&b->v); /* what came meanwhile */
@@ -401,7 +426,7 @@ static struct err *check_size(const struct virtio_blk *b, const struct virtio_bl
 					 b->v.id, VIRTIO_BLK_SECTOR),
 				     EINVAL);
 	}
-	if (!now->is_file && bytes != now->len_bytes) {
+	if (b->backend.ops == NULL && !now->is_file && bytes != now->len_bytes) {
 		return err_set_errno(ERR(ERR_USAGE,
 					 "disk '%s' is a block device of %llu bytes: change that "
 					 "first",
@@ -418,7 +443,9 @@ struct err *virtio_blk_resize(struct device *dev, uint64_t bytes)
 	struct virtio_blk_seen now;
 	TRY(look(b, &now));
 	TRY(check_size(b, &now, bytes));
-	if (now.is_file && bytes < now.len_bytes) {
+	if (b->backend.ops != NULL && bytes != now.len_bytes) {
+		TRY(resize_backend(b, bytes));
+	} else if (now.is_file && bytes < now.len_bytes) {
 		TRY(shorten(b, bytes));
 	} else if (now.is_file && bytes > now.len_bytes) {
 		TRY(lengthen(b, now.len_bytes, bytes));
@@ -458,6 +485,13 @@ static void fill_config(struct virtio_blk *b, unsigned queues)
 	c[AT_ZERO_MAY_UNMAP] = 1;
 }
 
+/* Any thread. */
+static void on_wake(void *arg)
+{
+	struct virtio_blk *b = arg;
+	virtio_kick(&b->v);
+}
+
 static struct err *build(struct virtio_blk *b, const struct virtio_blk_opts *o)
 {
 	struct virtio_blk_seen seen;
@@ -466,6 +500,10 @@ static struct err *build(struct virtio_blk *b, const struct virtio_blk_opts *o)
 	set_sectors(b, seen.len_bytes / VIRTIO_BLK_SECTOR);
 	fill_config(b, o->queues);
 	TRY(virtio_blk_io_init(b));
+	if (b->backend.ops != NULL) {
+		b->backend.ops->attach(b->backend.self, on_wake, b);
+		b->attached = true;
+	}
 	return start_worker(b);
 }
 
@@ -492,6 +530,8 @@ struct err *virtio_blk_new(const struct dev_host *host, const struct virtio_blk_
 	b->fd = o->fd;
 	b->ops = rate_limit_of(o->iops);
 	b->bytes = rate_limit_of(o->bps);
+	b->backend = o->backend;
+	b->captured = o->captured;
 	b->read_only = o->read_only;
 	b->accept_changed = o->accept_changed;
 	b->may_be_copy = o->may_be_copy;

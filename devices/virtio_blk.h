@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * virtio block device (virtio 1.2, 5.2) over a file or a block device. Requests run on a thread of
- * the device's own, which hands them to the host through io_uring and moves data straight between
- * the file and guest memory.
+ * virtio block device (virtio 1.2, 5.2) over a file or a block device, or over a backend that says
+ * where each piece of it lies (virtio_blk_backend.h). Requests run on a thread of the device's own,
+ * which hands them to the host through io_uring and moves data straight between the file and guest
+ * memory.
  *
- * Durability is what the guest asked for: a flush is an fdatasync; a guest that did not negotiate
- * flushes gets each write synced before it is told.
+ * Durability is what the guest asked for: a flush is an fdatasync, or all that the backend needs; a
+ * guest that did not negotiate flushes gets each write synced before it is told.
  *
  * Parking drains: when the gate is closed no request is in flight, so that requests are either
  * still in the guest's ring or done. See virtio.h for the rest.
@@ -14,16 +15,7 @@
 #define TORPOR_DEVICES_VIRTIO_BLK_H
 
 #include "devices/virtio.h"
-
-/* What stands behind a disk, to notice at a restore that it is another or has been written to. */
-struct virtio_blk_seen {
-	uint64_t dev;
-	uint64_t ino;
-	uint64_t len_bytes;
-	uint64_t mtime_ns;
-	bool is_file; /* a block device's time says nothing about its content */
-	uint8_t pad[7];
-};
+#include "devices/virtio_blk_backend.h"
 
 struct virtio_blk_state {
 	struct virtio_state virtio;
@@ -37,14 +29,19 @@ extern const struct state_desc virtio_blk_desc;
 
 struct virtio_blk_opts {
 	const char *id; /* borrowed for the device's life; the guest sees its first 20 bytes */
-	int fd;         /* borrowed: a regular file or block device, opened for writing or not */
+	/* borrowed: a regular file or block device, opened for writing or not; not with a backend
+	 */
+	int fd;
+	struct blk_backend backend; /* of a captured disk (docs/devices.md) */
+	bool captured; /* it is one; without a backend it is only asked whether a load would do */
 	bool read_only;
 	unsigned queues;
 	uint64_t iops; /* requests a second, 0: as many as go */
 	uint64_t bps;  /* bytes read and written a second */
 	/* A load takes a disk that is not as it was when the snapshot was taken. */
 	bool accept_changed;
-	/* A read-only disk may be another file with the same size and time: the user named it. */
+	/* A read-only disk, or what a captured one stands on, may be another file with the same
+	 * size and time: the user named it. */
 	bool may_be_copy;
 };
 MUST_USE struct err *virtio_blk_new(const struct dev_host *host, const struct virtio_blk_opts *opts,

@@ -19,17 +19,27 @@ struct blk_req {
 	struct virtq_chain chain;
 	unsigned queue;
 	uint32_t type;
-	uint64_t off;  /* in the file, bytes */
-	uint64_t len;  /* bytes to move */
-	uint64_t done; /* of them moved */
-	struct blk_req *next_free;
+	uint64_t off;         /* in the disk, bytes */
+	uint64_t len;         /* bytes to move */
+	uint64_t done;        /* of them moved */
+	struct blk_req *next; /* in whichever list it is */
+	/* With a backend: the piece in hand, of which so much is left; syncing: step of a flush. */
+	struct blk_piece piece;
+	uint64_t left;
+	bool syncing;
+	unsigned step;
+	int res; /* of what the backend did itself: 0 or -errno */
+	unsigned niov;
 	struct iovec iov[VIRTQ_SEGS_MAX];
 };
 
 struct virtio_blk {
-	struct virtio v; /* first */
-	int fd;          /* borrowed; const */
-	bool read_only;  /* const */
+	struct virtio v;            /* first */
+	int fd;                     /* borrowed; const */
+	struct blk_backend backend; /* const */
+	bool captured;              /* const */
+	bool attached;              /* builder only */
+	bool read_only;             /* const */
 	bool accept_changed;
 	bool may_be_copy;
 	uint64_t sectors; /* [lock] */
@@ -54,6 +64,9 @@ struct virtio_blk {
 	uint64_t kicks; /* where it goes; how many does not matter */
 	struct blk_req *reqs;
 	struct blk_req *free;
+	struct blk_req *held; /* what the backend was too busy for */
+	struct blk_req *slow; /* what the backend does itself: to be done, */
+	struct blk_req *over; /* and done */
 };
 
 MUST_USE struct err *virtio_blk_io_init(struct virtio_blk *b);

@@ -8,6 +8,9 @@
  *
  * I1: inflight counts the requests that the ring holds, without the watch on the kick descriptor.
  * I2: every chain that was taken is given back exactly once.
+ * I3: with a backend a request in flight is in the ring, or in one of the lists held, slow and
+ * over; held is asked again whenever anything has ended, and what the backend waits for is in
+ * flight.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -72,7 +75,7 @@ struct err *virtio_blk_io_init(struct virtio_blk *b)
 	b->reqs = calloc(VIRTIO_BLK_DEPTH, sizeof(*b->reqs));
 	ENSURE(b->reqs != NULL, ERR_SYS, "out of memory for disk '%s'", b->v.id);
 	for (unsigned i = 0; i < VIRTIO_BLK_DEPTH; i++) {
-		b->reqs[i].next_free = b->free;
+		b->reqs[i].next = b->free;
 		b->free = &b->reqs[i];
 	}
 	int rc = io_uring_queue_init(RING_ENTRIES, &b->ring, IORING_SETUP_R_DISABLED);
@@ -112,16 +115,20 @@ static void finish(struct virtio_blk *b, struct blk_req *r, uint8_t status)
 	}
 	virtio_push(&b->v, r->queue, &r->chain, written);
 	b->due |= 1u << r->queue;
-	r->next_free = b->free;
+	r->next = b->free;
 	b->free = r;
 }
 
 /* ---- guest memory ---- */
 
-/* The host addresses of bytes [at, at + len) of a chain's buffers. */
-static unsigned map(struct virtio_blk *b, struct blk_req *r, const struct virtq_seg *seg,
-		    unsigned n, uint64_t at, uint64_t len)
+/* The host addresses of bytes [at, at + len) of the request's data. */
+static unsigned map(struct virtio_blk *b, struct blk_req *r, uint64_t at, uint64_t len)
 {
+	const struct virtq_chain *c = &r->chain;
+	bool reads = r->type == T_IN;
+	const struct virtq_seg *seg = c->seg + (reads ? c->nread : 0);
+	unsigned n = reads ? c->nwrite : c->nread;
+	at += reads ? 0 : HEADER_BYTES;
 	unsigned niov = 0;
 	for (unsigned i = 0; i < n && len > 0; i++) {
 		if (at >= seg[i].len) {
@@ -155,22 +162,150 @@ static void mark_read(struct virtio_blk *b, const struct blk_req *r, uint64_t at
 
 /* ---- starts ---- */
 
-static void queue_rw(struct virtio_blk *b, struct blk_req *r)
+static void queue_rw(struct virtio_blk *b, struct blk_req *r, int fd, uint64_t at, uint64_t len)
 {
 	struct io_uring_sqe *sqe = next_sqe(b);
-	uint64_t off = r->off + r->done;
-	uint64_t left = r->len - r->done;
-	const struct virtq_chain *c = &r->chain;
+	unsigned n = map(b, r, r->done, len);
 	if (r->type == T_IN) {
-		unsigned n = map(b, r, c->seg + c->nread, c->nwrite, r->done, left);
-		io_uring_prep_readv(sqe, b->fd, r->iov, n, off);
+		io_uring_prep_readv(sqe, fd, r->iov, n, at);
 	} else {
-		unsigned n = map(b, r, c->seg, c->nread, HEADER_BYTES + r->done, left);
-		io_uring_prep_writev(sqe, b->fd, r->iov, n, off);
+		io_uring_prep_writev(sqe, fd, r->iov, n, at);
 		/* Without flushes the driver takes "done" for "safe" (5.2.6.2). */
-		sqe->rw_flags = virtio_has(&b->v, VIRTIO_BLK_F_FLUSH) ? 0 : RWF_DSYNC;
+		bool late = virtio_has(&b->v, VIRTIO_BLK_F_FLUSH) || b->backend.ops != NULL;
+		sqe->rw_flags = late ? 0 : RWF_DSYNC;
 	}
 	io_uring_sqe_set_data(sqe, r);
+}
+
+static void queue_all(struct virtio_blk *b, struct blk_req *r)
+{
+	queue_rw(b, r, b->fd, r->off + r->done, r->len - r->done);
+}
+
+static void queue_sync(struct virtio_blk *b, struct blk_req *r, int fd)
+{
+	struct io_uring_sqe *sqe = next_sqe(b);
+	io_uring_prep_fsync(sqe, fd, IORING_FSYNC_DATASYNC);
+	io_uring_sqe_set_data(sqe, r);
+}
+
+/* ---- a backend's pieces ---- */
+
+static void put(struct blk_req **list, struct blk_req *r)
+{
+	r->next = *list;
+	*list = r;
+}
+
+static enum blk_op op_of(const struct blk_req *r)
+{
+	return r->type == T_IN ? BLK_READ : r->type == T_OUT ? BLK_WRITE : BLK_ZERO;
+}
+
+static void fill_zeros(struct virtio_blk *b, struct blk_req *r, uint64_t len)
+{
+	unsigned n = map(b, r, r->done, len);
+	for (unsigned i = 0; i < n; i++) {
+		memset(r->iov[i].iov_base, 0, r->iov[i].iov_len);
+	}
+	mark_read(b, r, r->done, len);
+}
+
+/* The next step of a flush: a status, or -1: under way. */
+static int go_sync(struct virtio_blk *b, struct blk_req *r, bool failed)
+{
+	int fd = -1;
+	r->syncing = true;
+	switch (b->backend.ops->flush(b->backend.self, r->step, failed, &fd)) {
+	case BLK_SYNC_FD:
+		r->step++;
+		queue_sync(b, r, fd);
+		return -1;
+	case BLK_SYNC_BUSY:
+		put(&b->held, r);
+		return -1;
+	case BLK_SYNC_DONE:
+		return S_OK;
+	case BLK_SYNC_FAILED:
+		break;
+	}
+	return S_IOERR;
+}
+
+/* The next piece of the request, or its end: a status, or -1: under way. */
+static int go_on(struct virtio_blk *b, struct blk_req *r)
+{
+	while (r->done < r->len) {
+		struct blk_piece *p = &r->piece;
+		b->backend.ops->locate(b->backend.self, op_of(r), r->off + r->done,
+				       r->len - r->done, p);
+		BUG_ON(p->len == 0 || p->len > r->len - r->done);
+		r->left = p->len;
+		switch (p->where) {
+		case BLK_HOLE:
+			fill_zeros(b, r, p->len);
+			r->done += p->len;
+			continue;
+		case BLK_FILE:
+			queue_rw(b, r, p->fd, p->at, p->len);
+			return -1;
+		case BLK_BACKEND:
+			r->niov = op_of(r) == BLK_ZERO ? 0 : map(b, r, r->done, p->len);
+			put(&b->slow, r);
+			return -1;
+		case BLK_BUSY:
+			put(&b->held, r);
+			return -1;
+		}
+	}
+	/* Without flushes the driver takes "done" for "safe" (5.2.6.2). */
+	bool sync = r->type != T_IN && !virtio_has(&b->v, VIRTIO_BLK_F_FLUSH);
+	return sync ? go_sync(b, r, false) : S_OK;
+}
+
+/* What came of a piece, or of a sync. A status, or -1: under way. */
+static int go_further(struct virtio_blk *b, struct blk_req *r, int res)
+{
+	if (r->syncing) {
+		return go_sync(b, r, res < 0);
+	}
+	if (res >= 0) {
+		r->done += (uint64_t)res;
+		r->left -= (uint64_t)res;
+		r->piece.at += (uint64_t)res;
+	}
+	if (res >= 0 && r->left > 0) {
+		queue_rw(b, r, r->piece.fd, r->piece.at, r->left);
+		return -1;
+	}
+	if (r->type != T_IN) {
+		b->backend.ops->done(b->backend.self, &r->piece, res >= 0);
+	}
+	return res < 0 ? S_IOERR : go_on(b, r);
+}
+
+/* On the worker, without the lock. */
+static void work_slowly(struct virtio_blk *b)
+{
+	const struct blk_backend *k = &b->backend;
+	while (b->slow != NULL) {
+		struct blk_req *r = b->slow;
+		int rc = 0;
+		b->slow = r->next;
+		switch (op_of(r)) {
+		case BLK_READ:
+			rc = k->ops->read(k->self, &r->piece, r->iov, r->niov);
+			break;
+		case BLK_WRITE:
+			rc = k->ops->write(k->self, &r->piece, r->iov, r->niov);
+			break;
+		case BLK_ZERO:
+			rc = k->ops->zero(k->self, &r->piece);
+			break;
+		}
+		r->res = rc != 0 ? -rc : (int)r->piece.len;
+		put(&b->over, r);
+	}
 }
 
 static bool in_range(const struct virtio_blk *b, uint64_t sector, uint64_t bytes)
@@ -196,6 +331,11 @@ static int queue_fallocate(struct virtio_blk *b, struct blk_req *r)
 	if (bytes == 0 || !in_range(b, sector, bytes)) {
 		return S_IOERR;
 	}
+	if (b->backend.ops != NULL) {
+		r->off = sector * VIRTIO_BLK_SECTOR;
+		r->len = bytes;
+		return go_on(b, r);
+	}
 	bool punch = r->type == T_DISCARD || (flags & UNMAP) != 0;
 	struct io_uring_sqe *sqe = next_sqe(b);
 	io_uring_prep_fallocate(sqe, b->fd,
@@ -218,7 +358,6 @@ static int give_id(struct virtio_blk *b, struct blk_req *r)
 /* Returns a status, or -1: under way with the host. */
 static int begin(struct virtio_blk *b, struct blk_req *r, uint64_t sector)
 {
-	struct io_uring_sqe *sqe;
 	bool writes = r->type == T_OUT || r->type == T_DISCARD || r->type == T_WRITE_ZEROES;
 	if (writes && b->read_only) {
 		return S_IOERR;
@@ -232,12 +371,16 @@ static int begin(struct virtio_blk *b, struct blk_req *r, uint64_t sector)
 			return S_IOERR;
 		}
 		r->off = sector * VIRTIO_BLK_SECTOR;
-		queue_rw(b, r);
+		if (b->backend.ops != NULL) {
+			return go_on(b, r);
+		}
+		queue_all(b, r);
 		return -1;
 	case T_FLUSH:
-		sqe = next_sqe(b);
-		io_uring_prep_fsync(sqe, b->fd, IORING_FSYNC_DATASYNC);
-		io_uring_sqe_set_data(sqe, r);
+		if (b->backend.ops != NULL) {
+			return go_sync(b, r, false);
+		}
+		queue_sync(b, r, b->fd);
 		return -1;
 	case T_GET_ID:
 		return give_id(b, r);
@@ -272,12 +415,14 @@ static bool take_one(struct virtio_blk *b, unsigned n)
 		virtio_break(&b->v, "a disk request without header or status");
 		return false;
 	}
-	b->free = r->next_free;
+	b->free = r->next;
 	virtq_read(&b->v.q[n], &r->chain, 0, header, sizeof(header));
 	r->queue = n;
 	r->type = get_le32(header);
 	r->len = 0;
 	r->done = 0;
+	r->syncing = false;
+	r->step = 0;
 	int status = begin(b, r, get_le64(header + 8));
 	rate_limit_take(&b->ops, 1);
 	rate_limit_take(&b->bytes, status < 0 ? r->len : 0);
@@ -309,6 +454,11 @@ void virtio_blk_wait(struct virtio_blk *b)
 		io_uring_sqe_set_data(sqe, NULL);
 		b->armed = true;
 	}
+	if (b->slow != NULL) {
+		(void)io_uring_submit(&b->ring); /* the host works beside us */
+		work_slowly(b);
+		return; /* and looks what has ended */
+	}
 	int rc;
 	if (b->throttled_ns > 0) {
 		struct io_uring_cqe *cqe = NULL;
@@ -333,40 +483,75 @@ void virtio_blk_tell(struct virtio_blk *b)
 	}
 }
 
-static void end_one(struct virtio_blk *b, struct blk_req *r, int res)
+static void complain(struct virtio_blk *b, const struct blk_req *r, int res)
+{
+	if (b->v.complaints < VIRTIO_BLK_DEPTH) {
+		b->v.complaints++;
+		LOG_W("disk '%s': request of type %u at byte %llu failed: %s", b->v.id, r->type,
+		      (unsigned long long)(r->off + r->done), strerrordesc_np(-res));
+	}
+}
+
+/* The next step of a request on one file, or its end: a status, or -1: under way. */
+static int go_plain(struct virtio_blk *b, struct blk_req *r, int res)
 {
 	bool rw = r->type == T_IN || r->type == T_OUT;
-	if (res == -EINTR || res == -EAGAIN) {
+	if (rw && res >= 0) {
+		r->done += (uint64_t)res;
+		if (r->done < r->len) {
+			queue_all(b, r);
+			return -1;
+		}
+	}
+	return res >= 0 ? S_OK : res == -EOPNOTSUPP ? S_UNSUPP : S_IOERR;
+}
+
+static void end_one(struct virtio_blk *b, struct blk_req *r, int res)
+{
+	bool rw = !r->syncing && (r->type == T_IN || r->type == T_OUT);
+	if (rw && (res == -EINTR || res == -EAGAIN)) {
 		res = 0; /* again, as if nothing was moved */
 	} else if (rw && res == 0) {
 		res = -EIO; /* the file ends before the disk does */
 	}
-	if (rw && res >= 0) {
-		if (r->type == T_IN) {
-			mark_read(b, r, r->done, (uint64_t)res);
-		}
-		r->done += (uint64_t)res;
-		if (r->done < r->len) {
-			queue_rw(b, r);
-			return;
-		}
+	if (rw && res > 0 && r->type == T_IN) {
+		mark_read(b, r, r->done, (uint64_t)res);
+	}
+	int status = b->backend.ops != NULL ? go_further(b, r, res) : go_plain(b, r, res);
+	if (status < 0) {
+		return;
+	}
+	if (status == S_IOERR && res < 0) {
+		complain(b, r, res);
 	}
 	b->inflight--;
-	uint8_t status = S_OK;
-	if (res < 0) {
-		status = res == -EOPNOTSUPP ? S_UNSUPP : S_IOERR;
-		if (status == S_IOERR && b->v.complaints < VIRTIO_BLK_DEPTH) {
-			b->v.complaints++;
-			LOG_W("disk '%s': request of type %u at byte %llu failed: %s", b->v.id,
-			      r->type, (unsigned long long)r->off, strerrordesc_np(-res));
+	finish(b, r, (uint8_t)status);
+}
+
+/* Something has ended: what the backend was too busy for may go on. */
+static void ask_again(struct virtio_blk *b)
+{
+	struct blk_req *list = b->held;
+	b->held = NULL;
+	while (list != NULL) {
+		struct blk_req *r = list;
+		list = r->next;
+		int status = r->syncing ? go_sync(b, r, false) : go_on(b, r);
+		if (status >= 0) {
+			b->inflight--;
+			finish(b, r, (uint8_t)status);
 		}
 	}
-	finish(b, r, status);
 }
 
 void virtio_blk_reap(struct virtio_blk *b)
 {
 	struct io_uring_cqe *cqe = NULL;
+	while (b->over != NULL) {
+		struct blk_req *r = b->over;
+		b->over = r->next;
+		end_one(b, r, r->res);
+	}
 	while (io_uring_peek_cqe(&b->ring, &cqe) == 0) {
 		struct blk_req *r = io_uring_cqe_get_data(cqe);
 		int res = cqe->res;
@@ -377,4 +562,5 @@ void virtio_blk_reap(struct virtio_blk *b)
 			end_one(b, r, res);
 		}
 	}
+	ask_again(b);
 }

@@ -9,6 +9,7 @@
  */
 #include <string.h>
 
+#include "snapshot/disks.h"
 #include "snapshot/image.h"
 #include "snapshot/keep.h"
 #include "snapshot/pages.h"
@@ -38,8 +39,16 @@ static struct err *check_maps(const struct snap_image *img)
 	       "map of memory has %llu bytes, its manifest tells of %llu",
 	       (unsigned long long)memory->len_bytes,
 	       (unsigned long long)(manifest_gfn_end(m) * PAGE_BYTES));
-	ENSURE(info->nmaps == m->nfiles + 1, ERR_CORRUPT,
-	       "it has %u maps, its manifest tells of %u", info->nmaps, m->nfiles + 1);
+	uint32_t nmaps = m->nfiles + m->ndisks + 1;
+	ENSURE(info->nmaps == nmaps, ERR_CORRUPT, "it has %u maps, its manifest tells of %u",
+	       info->nmaps, nmaps);
+	for (uint32_t i = 0; i < m->ndisks; i++) {
+		const struct manifest_disk *d = &m->disks[i];
+		const struct snap_map *map = image_map(img, (const char *)d->map);
+		ENSURE(map != NULL && map != memory &&
+			       map->len_bytes == disks_map_bytes(d->len_bytes),
+		       ERR_CORRUPT, "it has no map of disk %s", (const char *)d->id);
+	}
 	for (uint32_t i = 0; i < m->nfiles; i++) {
 		const struct manifest_file *f = &m->files[i];
 		const struct snap_map *map = image_map(img, (const char *)f->name);

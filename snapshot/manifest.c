@@ -46,6 +46,27 @@ static const struct state_desc file_desc = {
 	.nfields = ARRAY_LEN(file_fields),
 };
 
+static const struct state_field disk_fields[] = {
+	FIELD_BLOB(struct manifest_disk, 1, id),
+	FIELD_BLOB(struct manifest_disk, 2, map),
+	FIELD(struct manifest_disk, 3, len_bytes, FIELD_RANGE(512, 1ull << 43)),
+	FIELD(struct manifest_disk, 4, base_end),
+	FIELD(struct manifest_disk, 5, base_bytes),
+	FIELD(struct manifest_disk, 6, base_dev),
+	FIELD(struct manifest_disk, 7, base_ino),
+	FIELD(struct manifest_disk, 8, base_mtime_ns),
+	FIELD(struct manifest_disk, 9, base_is_file),
+	PAD(struct manifest_disk, pad),
+};
+static const struct state_desc disk_desc = {
+	.name = "disk",
+	.version = 1,
+	.oldest = 1,
+	.size = sizeof(struct manifest_disk),
+	.fields = disk_fields,
+	.nfields = ARRAY_LEN(disk_fields),
+};
+
 static const struct state_field host_fields[] = {
 	FIELD(struct manifest_host, 1, xcr0_mask),      FIELD(struct manifest_host, 2, xcr0_used),
 	FIELD(struct manifest_host, 3, tsc_khz),        FIELD(struct manifest_host, 4, tsc_scaling),
@@ -72,6 +93,9 @@ static const struct state_field manifest_fields[] = {
 	FIELD_VSUBS(struct manifest, 8, regions, nregions, &region_desc),
 	FIELD_VSUBS(struct manifest, 9, files, nfiles, &file_desc),
 	FIELD_VSUBS(struct manifest, 10, parts, nparts, &part_desc),
+	FIELD(struct manifest, 11, ndisks, FIELD_RANGE(0, MANIFEST_DISKS_MAX), .since = 2),
+	PAD(struct manifest, pad),
+	FIELD_VSUBS(struct manifest, 12, disks, ndisks, &disk_desc, .since = 2),
 };
 
 static struct snap_host host_facts; /* const once threads run */
@@ -119,6 +143,21 @@ static struct err *regions_check(const struct manifest *m)
 	return NULL;
 }
 
+static struct err *disks_check(const struct manifest *m)
+{
+	for (uint32_t i = 0; i < m->ndisks; i++) {
+		const struct manifest_disk *d = &m->disks[i];
+		TRY(text_check(d->id, sizeof(d->id), false, "disk name"));
+		TRY(text_check(d->map, sizeof(d->map), false, "name of a disk's map"));
+		ENSURE(manifest_find_disk(m, (const char *)d->id) == d, ERR_CORRUPT,
+		       "disk %s is listed twice", (const char *)d->id);
+		ENSURE(d->base_end <= d->len_bytes && d->len_bytes % 512 == 0, ERR_CORRUPT,
+		       "disk %s has %llu bytes, %llu of them from below", (const char *)d->id,
+		       (unsigned long long)d->len_bytes, (unsigned long long)d->base_end);
+	}
+	return NULL;
+}
+
 static struct err *manifest_check(const void *state)
 {
 	const struct manifest *m = state;
@@ -133,6 +172,7 @@ static struct err *manifest_check(const void *state)
 		ENSURE(manifest_find_file(m, (const char *)f->name) == f, ERR_CORRUPT,
 		       "file %s is listed twice", (const char *)f->name);
 	}
+	TRY(disks_check(m));
 	for (uint32_t i = 0; i < m->nparts; i++) {
 		const struct manifest_part *p = &m->parts[i];
 		TRY(text_check(p->name, sizeof(p->name), false, "part name"));
@@ -215,6 +255,16 @@ const struct manifest_file *manifest_find_file(const struct manifest *m, const c
 	return NULL;
 }
 
+const struct manifest_disk *manifest_find_disk(const struct manifest *m, const char *id)
+{
+	for (uint32_t i = 0; i < m->ndisks; i++) {
+		if (strncmp((const char *)m->disks[i].id, id, sizeof(m->disks[i].id)) == 0) {
+			return &m->disks[i];
+		}
+	}
+	return NULL;
+}
+
 int manifest_find_part(const struct manifest *m, const char *name, uint32_t instance)
 {
 	for (uint32_t i = 0; i < m->nparts; i++) {
@@ -229,7 +279,7 @@ int manifest_find_part(const struct manifest *m, const char *name, uint32_t inst
 
 const struct state_desc manifest_desc = {
 	.name = "manifest",
-	.version = 1,
+	.version = 2,
 	.oldest = 1,
 	.size = sizeof(struct manifest),
 	.fields = manifest_fields,

@@ -31,6 +31,21 @@ struct manifest_file {
 	uint8_t sha256[32];
 };
 
+#define MANIFEST_DISKS_MAX MANIFEST_FILES_MAX
+
+struct manifest_disk {
+	uint8_t id[72];
+	uint8_t map[STORE_MAP_NAME_MAX + 1];
+	uint64_t len_bytes;
+	uint64_t base_end;
+	uint64_t base_bytes;
+	uint64_t base_dev;
+	uint64_t base_ino;
+	uint64_t base_mtime_ns;
+	bool base_is_file;
+	uint8_t pad[7];
+};
+
 struct manifest_host {
 	uint64_t xcr0_mask; /* XSAVE components of the host at the take */
 	uint64_t xcr0_used; /* those that the guest can have in use */
@@ -51,6 +66,9 @@ struct manifest {
 	struct manifest_host host;
 	struct manifest_region regions[GMEM_REGIONS_MAX];
 	struct manifest_file files[MANIFEST_FILES_MAX];
+	uint32_t ndisks;
+	uint8_t pad[4];
+	struct manifest_disk disks[MANIFEST_DISKS_MAX];
 	struct manifest_part parts[PARTS_MAX]; /* blob SNAP_BLOB_PART of the same index */
 };
 
@@ -68,6 +86,8 @@ MUST_USE struct err *manifest_match_regions(const struct manifest *m, const stru
 uint64_t manifest_gfn_end(const struct manifest *m);
 /* NULL if there is none of that name. */
 const struct manifest_file *manifest_find_file(const struct manifest *m, const char *name);
+/* NULL if there is none of that id. */
+const struct manifest_disk *manifest_find_disk(const struct manifest *m, const char *id);
 /* Index of the part, or -1. */
 int manifest_find_part(const struct manifest *m, const char *name, uint32_t instance);
 

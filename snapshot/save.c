@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "core/base/clock.h"
+#include "snapshot/disks.h"
 #include "snapshot/keep.h"
 #include "snapshot/live.h"
 #include "snapshot/manifest.h"
@@ -28,6 +29,7 @@ struct take {
 	struct family *family;
 	bool made_family; /* remove it again on failure */
 	struct keep_plan plan;
+	struct disks_take disks;
 	struct session *session;
 	struct quiesce quiesce;
 	bool track;           /* changes are known: set is there */
@@ -63,6 +65,7 @@ static void take_done(struct take *t)
 {
 	quiesce_done(&t->quiesce);
 	session_free(t->session);
+	disks_end(&t->disks, 0);
 	/* After the session: its compressors read the buffer. */
 	live_free(t->live);
 	pages_set_done(&t->set);
@@ -189,6 +192,7 @@ static struct err *prepare(struct take *t)
 	manifest_text(m->vm_name, sizeof(m->vm_name), vm->name);
 	manifest_set_regions(m, vm->gmem);
 	TRY(keep_plan(t->family, vm, t->opts->cancel, m, &t->plan));
+	TRY(disks_begin(&t->disks, vm, m));
 	TRY(open_session(t));
 	return pages_check_cancel(t->opts->cancel);
 }
@@ -212,6 +216,7 @@ static struct err *take_frozen(struct take *t)
 {
 	TRY(quiesce_begin(&t->quiesce));
 	manifest_set_host(t->manifest, t->vm);
+	disks_freeze(&t->disks);
 	struct err *e = fetch_set(t);
 	if (e == NULL) {
 		e = pages_save(t->session, t->vm, t->track ? &t->set : NULL, t->base == 0, t->opts);
@@ -233,6 +238,7 @@ static bool work_in_pause(void *arg)
 	t->work_err = quiesce_hold(&t->quiesce);
 	if (t->work_err == NULL) {
 		manifest_set_host(t->manifest, t->vm);
+		disks_freeze(&t->disks);
 		t->res.pause.state_us = (clock_mono_ns() - t0) / 1000;
 		t->work_err = live_last(t->live, &t->res, &fits);
 	}
@@ -359,6 +365,7 @@ static struct err *publish(struct take *t, struct snap_result *ret_result)
 	struct snap_info info;
 	TRY(encode_parts(t));
 	TRY(session_map_end(t->session));
+	TRY(disks_save(&t->disks, t->session, t->opts, &t->res.disk_blocks));
 	TRY(put_blobs(t));
 	TRY(pages_check_cancel(t->opts->cancel));
 	TRY(register_vm(t));
@@ -366,6 +373,7 @@ static struct err *publish(struct take *t, struct snap_result *ret_result)
 	memcpy(meta.tag, t->tag, strlen(t->tag) + 1);
 	TRY(session_publish(t->session, &meta, &info));
 	t->published = true;
+	disks_end(&t->disks, info.id);
 	struct snap_result *r = &t->res;
 	r->snap_id = info.id;
 	r->number = info.number;

@@ -7,7 +7,8 @@
  *
  * Blobs of a snapshot: kind SNAP_BLOB_MANIFEST (what it consists of, host facts, versions), kind
  * SNAP_BLOB_CONFIG (configuration text, opaque here), kind SNAP_BLOB_PART with index = position.
- * Maps: "memory" (page index = gfn) and one per kept file ("kernel", "initrd").
+ * Maps: "memory" (page index = gfn), one per kept file ("kernel", "initrd"), and one per captured
+ * disk (disks.h).
  */
 #ifndef TORPOR_SNAPSHOT_SNAPSHOT_H
 #define TORPOR_SNAPSHOT_SNAPSHOT_H
@@ -109,6 +110,49 @@ struct snap_dirty_ops {
 			     const uint64_t *bits);
 };
 
+/* ---- captured disks ---- */
+
+/* What a snapshot says of a disk beside its blocks. */
+struct snap_disk_info {
+	char id[NAME_BYTES_MAX + 1];
+	uint64_t len_bytes;
+	/* Blocks that the snapshot does not hold are those of a file that nobody writes, up to
+	 * there; zeros behind. And what that file was. */
+	uint64_t base_end;
+	uint64_t base_bytes;
+	uint64_t base_dev, base_ino, base_mtime_ns;
+	bool base_is_file;
+};
+
+/*
+ * A disk whose content goes into the snapshot: blocks of 4096 bytes, of which only those that
+ * changed since `base` are read. freeze is called in the pause, on the thread that does the stop
+ * work; the others on the take's thread, while the guest goes on writing. What they say is the
+ * disk as it was at the freeze, until end.
+ */
+struct snap_disk_ops {
+	/* At once, and without a failure; never twice without an end. */
+	void (*freeze)(void *self, struct snap_disk_info *ret_info);
+	/* The snapshot whose map of this disk the next one starts from; 0: none. Before a freeze.
+	 */
+	uint64_t (*base)(void *self);
+	/* The next run of blocks at or after `from` that the base's map does not have as they are
+	 * (all that there are, without a base). False: no more. */
+	bool (*changed)(void *self, uint64_t from, uint64_t *ret_first, uint64_t *ret_n);
+	struct err *(*read)(void *self, uint64_t first, uint64_t n, uint8_t *buf);
+	/* Which of the 32768 blocks from page * 32768 on the snapshot holds, a bit for each. False:
+	 * those that the base's does. */
+	bool (*held)(void *self, uint64_t page, uint8_t bits[PAGE_BYTES]);
+	/* The capture is over. snap_id: it is in that snapshot; 0: it came to nothing. */
+	void (*end)(void *self, uint64_t snap_id);
+};
+
+struct snap_disk {
+	const char *id; /* unique in the VM */
+	const struct snap_disk_ops *ops;
+	void *self;
+};
+
 struct snap_vm {
 	uint8_t uuid[16];
 	uint8_t family[16];
@@ -126,6 +170,8 @@ struct snap_vm {
 	struct bytes config; /* configuration text */
 	const struct snap_file *files;
 	size_t nfiles;
+	const struct snap_disk *disks;
+	size_t ndisks;   /* with the files at most STORE_MAPS_MAX - 1 */
 	uint64_t parent; /* snapshot it descends from, 0 if none */
 };
 
@@ -165,8 +211,9 @@ struct snap_result {
 	uint64_t elapsed_us;
 	uint64_t pages_stored;
 	uint64_t bytes_stored;
-	bool incremental; /* only changed pages were read */
-	uint32_t rounds;  /* pages[i] were copied in round i, while the guest ran */
+	uint64_t disk_blocks; /* that were read: changed ones */
+	bool incremental;     /* only changed pages were read */
+	uint32_t rounds;      /* pages[i] were copied in round i, while the guest ran */
 	uint64_t round_pages[SNAP_ROUNDS_MAX];
 	struct snap_pause pause; /* zeros for a VM that did not run */
 	char missed[160];        /* why pause_us is above the bound; "" if it is not */
@@ -262,6 +309,29 @@ void snap_image_wset(struct snap_image *img, struct page_order *ret);
  * Any thread, beside readers of the image. ERR_NOTFOUND: the snapshot is being removed.
  */
 MUST_USE struct err *snap_image_wset_put(struct snap_image *img, const struct page_order *now);
+
+/* The captured disks of a snapshot. */
+size_t snap_image_ndisks(const struct snap_image *img);
+void snap_image_disk(const struct snap_image *img, size_t i, struct snap_disk_info *ret);
+/* ERR_NOTFOUND if it holds no disk of that id. */
+MUST_USE struct err *snap_image_disk_find(const struct snap_image *img, const char *id,
+					  struct snap_disk_info *ret);
+/*
+ * Reads the blocks of one, on demand, each verified; the image outlives it. Belongs to one thread
+ * at a time; an image may have several.
+ */
+struct disk_reader;
+MUST_USE struct err *disk_reader_new(struct snap_image *img, const char *id,
+				     struct disk_reader **ret);
+void disk_reader_free(struct disk_reader *r);
+DEFINE_SCOPE(struct disk_reader, disk_reader_free)
+/* The blocks around `block`, up to STORE_PIECE_PAGES of them; borrowed until the next call. Those
+ * that the snapshot does not hold are zero. */
+MUST_USE struct err *disk_reader_piece(struct disk_reader *r, uint64_t block, struct piece *ret);
+/* Calls fn for every 64 blocks of which the snapshot holds some, ascending. */
+MUST_USE struct err *disk_reader_held(struct disk_reader *r,
+				      void (*fn)(void *arg, uint64_t first, uint64_t bits),
+				      void *arg);
 
 /* Facts of this host, for the manifest and the check. Filled by core from KVM and /proc. */
 void snap_set_host(const struct snap_host *here); /* once, before threads start */

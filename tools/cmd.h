@@ -24,6 +24,7 @@ MUST_USE struct err *cmd_unpin(struct args *a, int *ret_status);
 MUST_USE struct err *cmd_prune(struct args *a, int *ret_status);
 MUST_USE struct err *cmd_diff(struct args *a, int *ret_status);
 MUST_USE struct err *cmd_map(struct args *a, int *ret_status);
+MUST_USE struct err *cmd_disk_export(struct args *a, int *ret_status);
 MUST_USE struct err *cmd_export(struct args *a, int *ret_status);
 MUST_USE struct err *cmd_import(struct args *a, int *ret_status);
 MUST_USE struct err *cmd_rm(struct args *a, int *ret_status);

@@ -80,7 +80,7 @@ static UNUSED void vmm_donep(struct vmm *v)
 
 struct err *cmd_restore(struct args *a, int *ret_status)
 {
-	struct restore r = { .clock = "continue", .mode = "lazy", .disk_changed = "refuse" };
+	struct restore r = { .clock = "continue", .mode = "lazy" };
 	SCOPE(vmm_donep) struct vmm v;
 	vmm_init(&v);
 	const struct opt opts[] = {
@@ -103,8 +103,6 @@ struct err *cmd_restore(struct args *a, int *ret_status)
 		{ "net-map", "ID=WHERE", OPT_LIST, &v.net_map,
 		  "what is behind a network device now, as for 'torpor run --net'; may be\n"
 		  "given several times" },
-		{ "disk-changed", "refuse|accept", OPT_CHOICE, &r.disk_changed,
-		  "what to do with a disk that is not as it was at the snapshot" },
 		{ "check", NULL, OPT_FLAG, &r.check,
 		  "start nothing and touch nothing: tell all that stands against it" },
 		VMM_OPTS(&v),
@@ -118,7 +116,7 @@ struct err *cmd_restore(struct args *a, int *ret_status)
 		TRY(config_check_name(r.name));
 	}
 	v.json = a->json;
-	v.accept_disks = strcmp(r.disk_changed, "accept") == 0;
+	v.accept_disks = strcmp(v.disk_changed, "accept") == 0;
 	v.lazy = strcmp(r.mode, "lazy") == 0;
 	ENSURE(!v.share || !v.no_fill, ERR_USAGE,
 	       "--share-memory and --no-fill exclude each other");

@@ -10,7 +10,9 @@
 #include <unistd.h>
 
 #include "core/base/io.h"
+#include "core/vdisk.h"
 #include "tools/devspec.h"
+#include "tools/vmm.h"
 
 struct disk_words {
 	bool capture_on;
@@ -39,7 +41,7 @@ static struct err *set_word(const char *word, struct config_dev *d, struct disk_
 	} else {
 		return ERR(ERR_USAGE,
 			   "--disk: '%.40s' is not one of ro, id=NAME, slot=N, queues=N, iops=N, "
-			   "bps=SIZE, capture=off",
+			   "bps=SIZE, capture=on|off",
 			   word);
 	}
 	return NULL;
@@ -59,12 +61,9 @@ struct err *disks_add(const char *text, struct config_devs *devs)
 		TRY(devspec_word("--disk", &at, word, sizeof(word)));
 		TRY(set_word(word, &d, &w));
 	}
-	ENSURE(!w.capture_on, ERR_USAGE,
-	       "--disk: capture=on is not there yet: give ro, or capture=off and keep disk and "
-	       "snapshots together yourself");
-	ENSURE(d.read_only || w.capture_off, ERR_USAGE,
-	       "--disk: snapshots do not hold the content of disks yet: say ro, or capture=off for "
-	       "a writable disk whose snapshots you can restore while it has not moved on");
+	ENSURE(!w.capture_on || (!d.read_only && !w.capture_off), ERR_USAGE,
+	       "--disk: capture=on does not go with ro or capture=off");
+	d.capture = !d.read_only && !w.capture_off;
 	return config_dev_add(devs, &d, NULL);
 }
 
@@ -73,13 +72,19 @@ static struct err *in_use(const struct config_dev *d, const char *path)
 	return ERR(ERR_NOT_NOW, "disk '%s': '%s' is in use by another VM", d->id, path);
 }
 
+/* Nobody writes what is below a captured disk. */
+static bool is_read(const struct config_dev *d)
+{
+	return d->read_only || d->capture;
+}
+
 /*
  * Two VMs that write to one file destroy it: a writer excludes all others, readers one writer. The
  * lock is the descriptor's and dies with it.
  */
 static struct err *lock_disk(const struct config_dev *d, int fd, const char *path)
 {
-	struct flock l = { .l_type = d->read_only ? F_RDLCK : F_WRLCK, .l_whence = SEEK_SET };
+	struct flock l = { .l_type = is_read(d) ? F_RDLCK : F_WRLCK, .l_whence = SEEK_SET };
 	if (fcntl(fd, F_OFD_SETLK, &l) == 0) {
 		return NULL;
 	}
@@ -92,7 +97,7 @@ static struct err *lock_disk(const struct config_dev *d, int fd, const char *pat
 /* The same without locking anything. */
 static struct err *ask_lock(const struct config_dev *d, int fd, const char *path)
 {
-	struct flock l = { .l_type = d->read_only ? F_RDLCK : F_WRLCK, .l_whence = SEEK_SET };
+	struct flock l = { .l_type = is_read(d) ? F_RDLCK : F_WRLCK, .l_whence = SEEK_SET };
 	if (fcntl(fd, F_OFD_GETLK, &l) != 0) {
 		return ERR_ERRNO("disk '%s': asking who uses '%s'", d->id, path);
 	}
@@ -110,9 +115,9 @@ static struct err *open_one(const struct config_dev *d, const char *path, const 
 {
 	SCOPE(fd_close) struct fd fd = FD_NONE;
 	/* Non-blocking, so that a FIFO at the path does not hold us up. */
-	int flags = (d->read_only || how->look ? O_RDONLY : O_RDWR) | O_NONBLOCK | O_NOCTTY;
+	int flags = (is_read(d) || how->look ? O_RDONLY : O_RDWR) | O_NONBLOCK | O_NOCTTY;
 	TRY(err_wrap(io_open(path, flags, 0, &fd), "disk '%s'", d->id));
-	if (!d->read_only && how->look && faccessat(AT_FDCWD, path, W_OK, AT_EACCESS) != 0) {
+	if (!is_read(d) && how->look && faccessat(AT_FDCWD, path, W_OK, AT_EACCESS) != 0) {
 		return ERR_ERRNO("disk '%s': '%s' is to be written to", d->id, path);
 	}
 	struct stat st;
@@ -130,7 +135,27 @@ static struct err *open_one(const struct config_dev *d, const char *path, const 
 	return NULL;
 }
 
-static void open_all(const struct config_devs *devs, const struct opt_list *map,
+/* The layer of a captured disk, over the file that is open. */
+static struct err *open_layer(struct vmm *v, const struct config_dev *d, const char *path,
+			      struct host_end *end)
+{
+	const struct vdisk_opts o = {
+		.id = d->id,
+		.vm = v->config.name,
+		.family = v->config.family,
+		.store_dir = v->store_dir,
+		.store = v->store,
+		.path = path,
+		.base_fd = fd_move(&end->fd).n,
+		.image = v->image,
+		.accept_changed = end->accept_changed,
+		.may_be_copy = end->mapped,
+	};
+	return vdisk_open(&o, &end->disk);
+}
+
+/* v NULL: they are only looked at. */
+static void open_all(struct vmm *v, const struct config_devs *devs, const struct opt_list *map,
 		     bool accept_changed, const struct manner *how, const struct findings *f,
 		     struct host_ends *ret)
 {
@@ -140,23 +165,26 @@ static void open_all(const struct config_devs *devs, const struct opt_list *map,
 		if (d->kind != CONFIG_DISK) {
 			continue;
 		}
-		const char *path = devspec_mapped(map, d->id);
+		const char *mapped = devspec_mapped(map, d->id);
+		const char *path = mapped != NULL ? mapped : d->path;
 		struct host_end *end = host_end_next(ret, d->id);
-		end->mapped = path != NULL;
+		end->mapped = mapped != NULL;
 		end->accept_changed = accept_changed;
-		struct err *e = open_one(d, path != NULL ? path : d->path, how, &end->fd);
+		struct err *e = open_one(d, path, how, &end->fd);
+		if (e == NULL && v != NULL && d->capture) {
+			e = open_layer(v, d, path, end);
+		}
 		ret->n += e == NULL;
 		finding(f, "disk", e);
 	}
 }
 
-struct err *disks_open(const struct config_devs *devs, const struct opt_list *map,
-		       bool accept_changed, struct host_ends *ret)
+struct err *disks_open(struct vmm *v)
 {
 	static const struct manner use = { .lock = lock_disk };
 	struct err *first = NULL;
-	open_all(devs, map, accept_changed, &use, &(struct findings){ finding_keep_first, &first },
-		 ret);
+	open_all(v, &v->config.devs, &v->disk_map, v->accept_disks, &use,
+		 &(struct findings){ finding_keep_first, &first }, &v->ends);
 	return first;
 }
 
@@ -164,5 +192,5 @@ void disks_look(const struct config_devs *devs, const struct opt_list *map, bool
 		const struct findings *f, struct host_ends *ret)
 {
 	static const struct manner look = { .look = true, .lock = ask_lock };
-	open_all(devs, map, accept_changed, &look, f, ret);
+	open_all(NULL, devs, map, accept_changed, &look, f, ret);
 }

@@ -11,12 +11,13 @@
 #include "core/host_end.h"
 #include "tools/opts.h"
 
-/* "PATH[,ro][,id=NAME][,slot=N][,queues=N][,capture=off]" becomes a device of the configuration. A
- * comma in PATH is written twice. */
+/* "PATH[,ro][,id=NAME][,slot=N][,queues=N][,capture=on|off]" becomes a device of the configuration.
+ * A comma in PATH is written twice. */
 MUST_USE struct err *disks_add(const char *text, struct config_devs *devs);
-/* Opens each disk: where map ("id=PATH") says, else where the configuration does. */
-MUST_USE struct err *disks_open(const struct config_devs *devs, const struct opt_list *map,
-				bool accept_changed, struct host_ends *ret);
+/* Opens each disk: where the vmm's disk_map ("id=PATH") says, else where the configuration does;
+ * of a captured one its layer, too, in the store. With the store open and the image, if any. */
+struct vmm;
+MUST_USE struct err *disks_open(struct vmm *v);
 /*
  * The same for a check: changes and locks nothing, opens for reading, and tells of every disk that
  * could not be used. ret has the others.

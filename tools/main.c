@@ -30,6 +30,8 @@ static const struct verb verbs[] = {
 	{ "snapshot diff", "A B", "say what differs between two snapshots", cmd_diff },
 	{ "snapshot map", "REF [--png FILE]", "count and draw memory by class", cmd_map },
 	{ "snapshot export", "REF FILE|-", "write a snapshot to a file or a pipe", cmd_export },
+	{ "disk export", "REF ID FILE", "write a disk of a snapshot to a raw file",
+	  cmd_disk_export },
 	{ "snapshot import", "FILE|-", "read one into the store", cmd_import },
 	{ "restore", "REF [options]", "bring a snapshot to life", cmd_restore },
 	{ "store stat", "[NAME...]", "say where the store's bytes are", cmd_store_stat },

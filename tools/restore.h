@@ -10,7 +10,6 @@ struct restore {
 	const char *name;
 	const char *clock;
 	const char *mode;
-	const char *disk_changed;
 	bool check;
 };
 

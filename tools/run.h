@@ -43,9 +43,10 @@ struct run {
 		{ "cpu", "MODEL", OPT_TEXT, &(r)->cpu,                                             \
 		  "host (the default), x86-64-v2 or x86-64-v3" },                                  \
 		{ "disk", "PATH[,ro]...", OPT_LIST, &(r)->disks,                                   \
-		  "a virtio disk over a file or block device; may be given several times:\n"       \
-		  "ro, capture=off (writable; snapshots do not hold it), id=NAME,\n"               \
-		  "queues=N, slot=N; a comma in PATH is doubled" },                                \
+		  "a virtio disk over a file or block device; may be given several times.\n"       \
+		  "What the guest writes goes to the store, not to PATH, and is in the\n"          \
+		  "VM's snapshots; ro; capture=off (writes go to PATH, and snapshots do\n"         \
+		  "not hold them); id=NAME, queues=N, slot=N; a comma in PATH is doubled" },       \
 		{ "net", "WHERE[,mac=MAC]...", OPT_LIST, &(r)->nets,                               \
 		  "a virtio network device; may be given several times. WHERE is\n"                \
 		  "tap=NAME (an interface that exists), user (user networking:\n"                  \

@@ -73,6 +73,7 @@ void vmm_init(struct vmm *v)
 		.initrd = FD_NONE,
 		.end_fd = FD_NONE,
 		.on_term = "stop",
+		.disk_changed = "refuse",
 		.checkpoint_every = "off",
 		.checkpoint_keep = "10",
 		.watchdog = "off",
@@ -525,7 +526,7 @@ static struct err *run_vm(struct vmm *v, struct console *con, struct fd *tell, i
 	}
 	TRY(v->prepare(v, v->arg));
 	TRY(config_check(&v->config));
-	TRY(disks_open(&v->config.devs, &v->disk_map, v->accept_disks, &v->ends));
+	TRY(disks_open(v));
 	TRY(tie_console(v, &con[PORT_CONSOLE]));
 	struct session_vm s = {
 		.v = v,
@@ -678,6 +679,7 @@ struct err *vmm_run(struct vmm *v, int *ret_status)
 		     "--checkpoint-keep"));
 	TRY(err_wrap(checkpoint_parse_every(v->watchdog, &v->watchdog_ns), "--watchdog"));
 	TRY(take_end_fd(v));
+	v->accept_disks = strcmp(v->disk_changed, "accept") == 0;
 	SCOPE(consoles_donep) struct console con[PORTS];
 	console_init(&con[PORT_SERIAL], "--serial");
 	console_init(&con[PORT_CONSOLE], "--console");

@@ -48,8 +48,9 @@ struct vmm {
 	struct opt_list net_map;  /* restore: id=WHERE */
 	int net_fds[VMM_NET_FDS]; /* descriptors for network devices, kept over --detach */
 	size_t nnet_fds;
-	bool accept_disks;     /* restore: disks that are not as the snapshot left them */
-	struct host_ends ends; /* opened by vmm_run */
+	const char *disk_changed; /* refuse, accept */
+	bool accept_disks;        /* disks that are not as they were left are taken, by vmm_run */
+	struct host_ends ends;    /* opened by vmm_run */
 	bool lazy;    /* restore: memory comes while the guest runs, if the host can do it */
 	bool no_fill; /* restore: and only what is touched */
 	bool share;   /* restore: of memory that is shared with others */
@@ -79,6 +80,9 @@ void vmm_done(struct vmm *v);
 		  "where the socket device meets the host: PATH for connections to the\n"          \
 		  "guest, PATH_P for those of the guest to port P; default NAME.vsock in\n"        \
 		  "the run folder" },                                                              \
+		{ "disk-changed", "refuse|accept", OPT_CHOICE, &(v)->disk_changed,                 \
+		  "what to do with a disk that is not as it was at the snapshot, or when\n"        \
+		  "the guest wrote to it last" },                                                  \
 		{ "paused", NULL, OPT_FLAG, &(v)->paused,                                          \
 		  "do not let the guest run before 'torpor resume NAME'" },                        \
 		{ "detach", NULL, OPT_FLAG, &(v)->detach,                                          \

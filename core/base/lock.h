@@ -21,6 +21,7 @@ enum lock_rank {
 	RANK_PM = 43,     /* ACPI fixed hardware: other devices bring events to it */
 	RANK_PARK = 45,   /* vCPU rendezvous counters */
 	RANK_GMEM = 50,   /* host-side dirty marks */
+	RANK_DISK = 55,   /* where the blocks of a captured disk are */
 	RANK_QUEUE = 60,  /* compressor and writer queues */
 	RANK_STORE = 70,  /* handles inside the store library */
 	RANK_PLACE = 75,  /* page server: a page is just being placed */

@@ -74,8 +74,8 @@ done
 say "-- writable disk"
 truncate -s 8M "$tmp/data.img" # the guest takes seconds to write all of it: see "accept" below
 disk="$tmp/data.img,capture=off,id=data"
-expect_error 2 'capture' t run --name d --kernel "$g" --disk "$tmp/data.img"
-expect_error 2 'capture=on' t run --name d --kernel "$g" --disk "$tmp/data.img,capture=on"
+expect_error 2 'capture=on' t run --name d --kernel "$g" --disk "$tmp/data.img,ro,capture=on"
+expect_error 2 'capture=on' t run --name d --kernel "$g" --disk "$tmp/data.img,capture=off,capture=on"
 expect_error 2 'iops=0' t run --name d --kernel "$g" --disk "$tmp/base.img,ro,iops=0"
 expect_error 2 'bps=x' t run --name d --kernel "$g" --disk "$tmp/base.img,ro,bps=x"
 expect_error 1 'none.img' t run --name d --kernel "$g" --disk "$tmp/none.img,ro"

@@ -94,7 +94,7 @@ _torpor() {
 	fi
 	case $verb in
 	restore | "snapshot show" | "snapshot verify" | "snapshot rm" | "snapshot tag" | "snapshot pin" | \
-		"snapshot unpin" | "snapshot export" | "snapshot diff" | "snapshot map")
+		"snapshot unpin" | "snapshot export" | "disk export" | "snapshot diff" | "snapshot map")
 		mapfile -t COMPREPLY < <(compgen -W \
 			"$(_torpor_json ref snapshot list "${store[@]}")" -- "$cur") ;;
 	"snapshot list" | "snapshot prune" | "store stat" | "store gc" | "store compact")
