@@ -18,6 +18,7 @@
 
 #include "core/base/io.h"
 #include "store/family.h"
+#include "store/guest.h"
 #include "store/salvage_copy.h"
 #include "store/salvage_file.h"
 #include "store/salvage_scan.h"
@@ -158,6 +159,90 @@ static struct err *catalog_read(struct salvage *s)
 		why_of(why, e);
 	}
 	lost(s, "catalog", why);
+	return NULL;
+}
+
+/* ---- the registry of guests ---- */
+
+static struct err *uuid_of(const char *from, uint8_t ret_uuid[16])
+{
+	char path[PATH_BYTES];
+	SCOPE(freep) uint8_t *text = NULL;
+	size_t len = 0;
+	snprintf(path, sizeof(path), "%s/FORMAT", from);
+	TRY(io_slurp(path, PAGE_BYTES, &text, &len));
+	ENSURE(len > 37, ERR_CORRUPT, "FORMAT is cut short");
+	text[len - 1] = 0;
+	return uuid_parse((const char *)text + len - 37, ret_uuid);
+}
+
+static struct err *guests_try(struct salvage *s, unsigned stage, struct store_guest **ret,
+			      size_t *ret_n)
+{
+	struct store copy = { .rdonly = false };
+	char dir[STORE_DIR_MAX + 64];
+	char a[PATH_BYTES];
+	char b[PATH_BYTES];
+	uint64_t txnid = 0;
+	TRY(uuid_of(s->from, copy.uuid));
+	TRY(copy_dir(s, dir, sizeof(dir)));
+	ENSURE(strlen(dir) < sizeof(copy.dir), ERR_LIMIT, "%s: the path is too long", dir);
+	memcpy(copy.dir, dir, strlen(dir) + 1);
+	snprintf(b, sizeof(b), "%s/guests", dir);
+	TRY(io_mkdirs(b));
+	snprintf(a, sizeof(a), "%s/guests/data.mdb", s->from);
+	snprintf(b, sizeof(b), "%s/guests/data.mdb", dir);
+	TRY(salvage_copy(a, b));
+	if (stage > 0) {
+		TRY(stage_keep(b, stage, &txnid));
+	}
+	return store_guest_list(&copy, ret, ret_n);
+}
+
+static struct err *guest_put(void *arg, bool found, struct store_guest *g, enum guest_verdict *ret)
+{
+	const struct store_guest *from = arg;
+	(void)found;
+	free(g->wanted);
+	free(g->record);
+	g->wanted = strdup(from->wanted);
+	g->record = strdup(from->record);
+	ENSURE(g->wanted != NULL && g->record != NULL, ERR_SYS, "out of memory");
+	*ret = GUEST_PUT;
+	return NULL;
+}
+
+static struct err *guests_salvage(struct salvage *s)
+{
+	char path[PATH_BYTES];
+	char why[WHY_BYTES] = "";
+	struct stat st;
+	snprintf(path, sizeof(path), "%s/guests/data.mdb", s->from);
+	if (stat(path, &st) < 0) {
+		return NULL; /* nobody ever defined one */
+	}
+	for (unsigned stage = 0; stage < STAGE_SCAN; stage++) {
+		struct store_guest *g = NULL;
+		size_t n = 0;
+		struct err *e = guests_try(s, stage, &g, &n);
+		if (e != NULL && is_host_error(e)) {
+			return e;
+		}
+		if (e != NULL) {
+			why_of(why, e);
+			continue;
+		}
+		for (size_t i = 0; i < n && e == NULL; i++) {
+			e = store_guest_change(s->dst, g[i].name, guest_put, &g[i]);
+		}
+		store_guests_free(g, n);
+		if (stage > 0) {
+			s->report(s->arg, SALVAGE_NOTE, "registry of guests",
+				  "its last commit is damaged; read as an earlier one left it");
+		}
+		return e;
+	}
+	lost(s, "registry of guests", why);
 	return NULL;
 }
 
@@ -673,6 +758,7 @@ static struct err *salvage_run(struct salvage *s)
 	TRY(io_mkdirs(s->work));
 	TRY(catalog_read(s));
 	TRY(store_open(s->to, STORE_CREATE, &s->dst));
+	TRY(guests_salvage(s));
 	TRY(each_family(s, salvage_one));
 	return vms_register(s);
 }

@@ -333,7 +333,7 @@ static struct err *check_jobs(struct many *m)
 {
 	if (m->jobs == 0) {
 		long cpus = sysconf(_SC_NPROCESSORS_ONLN);
-		m->jobs = (unsigned)MIN(MAX(cpus, 2l), 8l);
+		m->jobs = (unsigned)MIN(MAX(cpus, 2L), 8L);
 	}
 	ENSURE(m->jobs <= JOBS_MAX, ERR_USAGE, "--jobs %u: at most %d", m->jobs, JOBS_MAX);
 	return NULL;

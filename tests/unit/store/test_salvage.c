@@ -10,6 +10,7 @@
 #include <cmocka.h>
 
 #include "store/frame.h"
+#include "store/guest.h"
 #include "store/salvage.h"
 #include "tests/unit/store/store_fix.h"
 
@@ -333,12 +334,64 @@ static void any_page_more(void **state)
 	done(&x);
 }
 
+static struct err *define(void *arg, bool found, struct store_guest *g, enum guest_verdict *ret)
+{
+	(void)found;
+	free(g->wanted);
+	g->wanted = strdup(arg);
+	*ret = GUEST_PUT;
+	return NULL;
+}
+
+/* Guests come along; a record that is damaged is no longer there where an earlier commit is read.
+ */
+static void guests_too(void **state)
+{
+	(void)state;
+	struct fix x;
+	struct reports r = { 0 };
+	char path[400];
+	setup(&x);
+	struct store *s = NULL;
+	OK(store_open(x.from, STORE_WRITE, &s));
+	OK(store_guest_change(s, "web", define, (void *)(uintptr_t) "one"));
+	OK(store_guest_change(s, "web", define, (void *)(uintptr_t) "the-second"));
+	store_close(s);
+	for (unsigned damaged = 0; damaged < 2; damaged++) {
+		if (damaged == 1) {
+			char buf[65536];
+			snprintf(path, sizeof(path), "%s/guests/data.mdb", x.from);
+			int fd = open(path, O_RDWR);
+			ssize_t n = pread(fd, buf, sizeof(buf), 0);
+			char *at = memmem(buf, (size_t)n, "the-second", 10);
+			assert_non_null(at);
+			assert_int_equal(pwrite(fd, "X", 1, at - buf), 1);
+			close(fd);
+			fix_rmdir(strdup(x.to));
+		}
+		r = (struct reports){ 0 };
+		salvage(&x, &r);
+		struct store_guest g;
+		bool found = false;
+		OK(store_open(x.to, STORE_READ, &s));
+		OK(store_guest_get(s, "web", &found, &g));
+		assert_true(found);
+		assert_string_equal(g.wanted, damaged == 1 ? "one" : "the-second");
+		store_guest_done(&g);
+		store_close(s);
+		assert_int_equal(r.lost, 0);
+		assert_int_equal(strstr(r.text, "registry of guests") != NULL, damaged == 1);
+	}
+	done(&x);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(both_meta_pages_lost), cmocka_unit_test(every_branch_page_lost),
 		cmocka_unit_test(a_list_is_believed),   cmocka_unit_test(nothing_is_left),
-		cmocka_unit_test(any_page_more),        cmocka_unit_test(remains_of_frames),
+		cmocka_unit_test(guests_too),           cmocka_unit_test(any_page_more),
+		cmocka_unit_test(remains_of_frames),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
