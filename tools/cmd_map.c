@@ -9,6 +9,7 @@
 
 #include "core/base/bytes.h"
 #include "core/base/io.h"
+#include "snapshot/wset.h"
 #include "tools/cmd.h"
 #include "tools/out.h"
 #include "tools/storecmd.h"
@@ -16,8 +17,9 @@
 static const char about[] =
 	"Draws guest memory as a PNG file, a pixel per page, rows of 512 pages (2 MiB): black "
 	"zero,\n"
-	"blue the same as in the snapshot's parent, yellow one repeated value, orange all else.\n"
-	"Counts the pages of each class.";
+	"green read ahead by the next lazy restore, blue the same as in the snapshot's parent, "
+	"yellow\n"
+	"one repeated value, orange all else. Counts the pages of each class.";
 
 enum {
 	ROW_PAGES = 512,
@@ -29,11 +31,13 @@ enum page_class {
 	CLASS_SAME,
 	CLASS_VALUE,
 	CLASS_UNIQUE,
+	CLASS_PREFETCHED, /* not zero, and in the recorded working set */
 	CLASS__COUNT,
 };
-static const char *const class_names[CLASS__COUNT] = { "zero", "same", "value", "unique" };
-static const uint8_t palette[CLASS__COUNT * 3] = { 0,    0,    0,    0x2b, 0x5f, 0xa8,
-						   0xf2, 0xd0, 0x3b, 0xe0, 0x6c, 0x1f };
+static const char *const class_names[CLASS__COUNT] = { "zero", "same", "value", "unique",
+						       "prefetched" };
+static const uint8_t palette[CLASS__COUNT * 3] = { 0,    0,    0,    0x2b, 0x5f, 0xa8, 0xf2, 0xd0,
+						   0x3b, 0xe0, 0x6c, 0x1f, 0x3c, 0xa3, 0x4b };
 
 static UNUSED void json_put(json_t **j)
 {
@@ -44,7 +48,8 @@ struct picture {
 	struct reader *r;
 	struct reader *parent; /* NULL: none, or it is gone */
 	uint64_t npages;
-	uint8_t *row; /* owned: per row a filter byte and ROW_PAGES classes */
+	uint8_t *ahead; /* owned: per piece, is it in the working set? */
+	uint8_t *row;   /* owned: per row a filter byte and ROW_PAGES classes */
 	size_t len;
 	uint64_t count[CLASS__COUNT];
 };
@@ -54,6 +59,7 @@ static void picture_done(struct picture *p)
 	reader_close(p->r);
 	reader_close(p->parent);
 	free(p->row);
+	free(p->ahead);
 }
 
 static enum page_class class_of(const uint8_t *page, const uint8_t *before)
@@ -67,6 +73,24 @@ static enum page_class class_of(const uint8_t *page, const uint8_t *before)
 		return CLASS_SAME;
 	}
 	return one ? CLASS_VALUE : CLASS_UNIQUE;
+}
+
+/* A record that does not decode is as none, for a restore, too. */
+static struct err *read_ahead(struct picture *p)
+{
+	SCOPE(freep) uint8_t *hint = NULL;
+	SCOPE(page_order_done) struct page_order order = { 0 };
+	size_t len = 0;
+	p->ahead = calloc(p->npages / STORE_PIECE_PAGES + 1, 1);
+	ENSURE(p->ahead != NULL, ERR_SYS, "out of memory");
+	reader_hint(p->r, &hint, &len);
+	if (hint != NULL) {
+		err_drop(wset_decode((struct bytes){ hint, len }, p->npages, &order), "as none");
+	}
+	for (size_t i = 0; i < order.n; i++) {
+		p->ahead[order.gfn[i] / STORE_PIECE_PAGES] = 1;
+	}
+	return NULL;
 }
 
 static struct err *classify(struct picture *p)
@@ -92,6 +116,9 @@ static struct err *classify(struct picture *p)
 			enum page_class c =
 				class_of(a.pages + (size_t)i * PAGE_BYTES,
 					 i < b.npages ? b.pages + (size_t)i * PAGE_BYTES : NULL);
+			if (c != CLASS_ZERO && p->ahead[page / STORE_PIECE_PAGES] != 0) {
+				c = CLASS_PREFETCHED;
+			}
 			p->row[page / ROW_PAGES * (ROW_PAGES + 1) + 1 + page % ROW_PAGES] =
 				(uint8_t)c;
 			p->count[c]++;
@@ -168,6 +195,7 @@ static struct err *draw(struct picture *p, const struct store_ref *ref, const ch
 	p->len = (size_t)rows * (ROW_PAGES + 1);
 	p->row = calloc(p->len, 1);
 	ENSURE(p->row != NULL, ERR_SYS, "out of memory");
+	TRY(read_ahead(p));
 	TRY(classify(p));
 	return file != NULL ? write_png(p, file) : NULL;
 }
@@ -197,7 +225,7 @@ struct err *cmd_map(struct args *a, int *ret_status)
 	for (unsigned i = 0; i < CLASS__COUNT; i++) {
 		json_object_set_new(doc, class_names[i], json_integer((json_int_t)p.count[i]));
 		if (!a->json) {
-			printf("%-7s %llu\n", class_names[i], (unsigned long long)p.count[i]);
+			printf("%-10s %llu\n", class_names[i], (unsigned long long)p.count[i]);
 		}
 	}
 	json_object_set_new(doc, "parent", json_boolean(parent));

@@ -64,6 +64,14 @@ working_set
 [ "$set_bytes" = 0 ] || bad "a working set of $set_bytes bytes before any restore"
 first_root=$root
 
+# ahead: pages that a picture of a@base shows as read ahead, into $ahead; of all that are not zero.
+ahead() {
+	t snapshot map a@base --json >"$tmp/map.json" || bad "map"
+	ahead=$(json "$tmp/map.json" prefetched)
+}
+ahead
+[ "$ahead" = 0 ] || bad "$ahead pages are read ahead without a record"
+
 # The first one: nothing is known, what it waits for is noted, and stored at its end.
 vm_begin a restore a@base --no-fill
 wait_line "$tmp/a.out" 'beat' 20 || die "restore: $(cat "$tmp/a.err")"
@@ -78,6 +86,8 @@ working_set
 [ "$set_bytes" -ge $((demanded * 65536)) ] || bad "$demanded pieces were waited for, $set_bytes bytes are known"
 [ "$root" = "$first_root" ] || bad "the snapshot's root has changed"
 known=$((set_bytes / 65536))
+ahead
+[ "$ahead" -gt 0 ] && [ "$ahead" -le $((known * 16)) ] || bad "$known pieces are known, $ahead pages are drawn as read ahead"
 
 # The second: all of it is there before the rest, though no vCPU runs, so nobody asked for it.
 vm_begin a restore a@base --paused
