@@ -24,6 +24,7 @@ found=0 harmless=0
 # lazily WHAT AT: paused, so it is the filler that meets the damage.
 lazily() {
 	local what=$1 at=$2 pid rc i
+	: >"$tmp/l.err" # what the last one said is not this one's
 	"$torpor" restore d@whole --mode lazy --store "$store" --serial null --paused >"$tmp/l.out" 2>"$tmp/l.err" </dev/null &
 	pid=$!
 	pids+=("$pid")
