@@ -282,16 +282,50 @@ static struct err *do_in(struct swap *s, struct swap_step *step)
 	return NULL;
 }
 
+/* A trim or an out on a thread of its own, which the guest goes before: a priority once given up
+ * does not come back, and bringing memory in is waited for. */
+struct kindly {
+	struct swap *s;
+	const struct work *w;
+	struct swap_step *step;
+	struct err *e;
+};
+
+static void *kindly_main(void *arg)
+{
+	struct kindly *k = arg;
+	struct swap *s = k->s;
+	pthread_setname_np(pthread_self(), "swapout");
+	(void)setpriority(PRIO_PROCESS, 0, WORK_NICE); /* of this thread; less kind without it */
+	if (k->w->kind == WORK_TRIM) {
+		k->e = swap_mem_trim(s->mem, &s->cancel, k->step);
+	} else {
+		k->e = open_home(s);
+		k->e = k->e != NULL ? k->e : swap_mem_out(s->mem, s->home, &s->cancel, k->step);
+	}
+	return NULL;
+}
+
+static struct err *do_kindly(struct swap *s, const struct work *w, struct swap_step *step)
+{
+	struct kindly k = { .s = s, .w = w, .step = step };
+	pthread_t thread;
+	int rc = thread_start(&thread, kindly_main, &k);
+	if (rc != 0) {
+		return ERR_SYSNO(rc, "starting a thread of swap");
+	}
+	pthread_join(thread, NULL);
+	return k.e;
+}
+
 static struct err *do_work(struct swap *s, const struct work *w, struct swap_step *step)
 {
 	switch (w->kind) {
 	case WORK_UNMAP:
 		return do_unmap(s, w, step);
 	case WORK_TRIM:
-		return swap_mem_trim(s->mem, &s->cancel, step);
 	case WORK_OUT:
-		TRY(open_home(s));
-		return swap_mem_out(s->mem, s->home, &s->cancel, step);
+		return do_kindly(s, w, step);
 	case WORK_IN:
 		return do_in(s, step);
 	case WORK_NONE:
@@ -356,7 +390,6 @@ static void work_once(struct swap *s, const struct work *w)
 
 static void work_loop(struct swap *s)
 {
-	(void)setpriority(PRIO_PROCESS, 0, WORK_NICE); /* of this thread; less kind without it */
 	for (;;) {
 		lock_take(&s->lock);
 		while (!s->stop && !may_begin(s)) {

@@ -38,7 +38,8 @@ enum {
 	FAULTS_PER_READ = 16,
 	AHEAD_PIECES = 3, /* brought back along when pieces are touched in order */
 	IDLE_NS = 200000, /* how long writing stands back for faults before it looks again */
-	IDLE_TRIES = 250,
+	IDLE_TRIES = 10,
+	STAND_PAGES = 256,    /* between two such looks */
 	READING_NS = 1000000, /* between looks whether the server is done with an old map */
 };
 
@@ -595,20 +596,27 @@ static struct err *walk_pages(struct walk *w, uint64_t page, uint64_t n)
 	return NULL;
 }
 
+/*
+ * What is held is asked for a stretch at a time: looking for the next hole costs as much as the
+ * stretch is long. A page of it that is given back meanwhile is read as zero.
+ */
 static struct err *walk_all(struct walk *w)
 {
-	for (uint64_t at = 0; at < w->m->npages;) {
-		uint64_t n;
-		uint64_t end = MIN((at / UNMAP_PAGES + 1) * UNMAP_PAGES, w->m->npages);
-		TRY(gmem_next_held(w->m->gmem, at, end, &at, &n));
-		if (n > 0) {
-			n = MIN(n, PIECE - at % PIECE);
-			TRY(stand_back(w));
-			TRY(walk_pages(w, at, n));
-			at += n;
+	uint64_t from = 0;
+	uint64_t left = 0;
+	for (;;) {
+		if (left == 0) {
+			TRY(gmem_next_held(w->m->gmem, from, w->m->npages, &from, &left));
 		}
+		if (left == 0) {
+			return NULL;
+		}
+		uint64_t n = MIN(left, PIECE - from % PIECE);
+		TRY(from % STAND_PAGES < PIECE ? stand_back(w) : check_cancel(w->cancel));
+		TRY(walk_pages(w, from, n));
+		from += n;
+		left -= n;
 	}
-	return NULL;
 }
 
 /* What was written is durable, and leaves. */
