@@ -425,7 +425,7 @@ static bool take_one(struct virtio_blk *b, unsigned n)
 	r->step = 0;
 	int status = begin(b, r, get_le64(header + 8));
 	rate_limit_take(&b->ops, 1);
-	rate_limit_take(&b->bytes, status < 0 ? r->len : 0);
+	rate_limit_take(&b->bytes, status <= S_OK ? r->len : 0); /* done, or under way */
 	if (status >= 0) {
 		finish(b, r, (uint8_t)status);
 	} else {
