@@ -178,8 +178,8 @@ static struct err *choose_dir(struct vdisk *d, const struct vdisk_opts *o)
 	}
 	ENSURE(strlen(real) < sizeof(d->path), ERR_LIMIT, "its path has more than %d bytes",
 	       LAYER_PATH_MAX);
-	snprintf(d->path, sizeof(d->path), "%s", real);
-	snprintf(shown, sizeof(shown), "%s", strrchr(real, '/') + 1);
+	memcpy(d->path, real, strlen(real) + 1);
+	snprintf(shown, sizeof(shown), "%.32s", strrchr(real, '/') + 1);
 	for (char *p = shown; *p != 0; p++) {
 		*p = *p > ' ' && *p < 0x7f ? *p : '_';
 	}
