@@ -52,12 +52,12 @@ static int ask_below(struct torpor_client *c, json_t *request, int fd, const cha
 	return 0;
 }
 
-int tc_ask_torpor(struct torpor_client *c, json_t *cmd, const char *key, json_t **ret_root,
-		  json_t **ret)
+static int ask_torpor_fd(struct torpor_client *c, json_t *cmd, int fd, const char *key,
+			 json_t **ret_root, json_t **ret)
 {
 	json_t *root = NULL;
 	json_t *below = NULL;
-	int rc = ask_below(c, json_pack("{s:{s:i,s:o}}", "Torpor", "v", 1, "cmd", cmd), -1,
+	int rc = ask_below(c, json_pack("{s:{s:i,s:o}}", "Torpor", "v", 1, "cmd", cmd), fd,
 			   "Torpor", &root, &below);
 	if (rc != 0) {
 		return rc;
@@ -70,6 +70,12 @@ int tc_ask_torpor(struct torpor_client *c, json_t *cmd, const char *key, json_t 
 	*ret_root = root;
 	*ret = below;
 	return 0;
+}
+
+int tc_ask_torpor(struct torpor_client *c, json_t *cmd, const char *key, json_t **ret_root,
+		  json_t **ret)
+{
+	return ask_torpor_fd(c, cmd, -1, key, ret_root, ret);
 }
 
 /* ---- life ---- */
@@ -690,11 +696,11 @@ int torpor_vfio(struct torpor_client *c, const char *device_type, const char *pa
 		     -1);
 }
 
-int torpor_net_add(struct torpor_client *c, const char *tap, unsigned *ret_bus)
+int torpor_net_add(struct torpor_client *c, const char *tap, int tap_fd, unsigned *ret_bus)
 {
 	json_t *root = NULL;
 	json_t *body = NULL;
-	int rc = ask_below(c, json_pack("{s:{s:s}}", "HotPlugNetCommand", "AddTap", tap), -1,
+	int rc = ask_below(c, json_pack("{s:{s:s}}", "HotPlugNetCommand", "AddTap", tap), tap_fd,
 			   "PciHotPlugResponse", &root, &body);
 	if (rc != 0) {
 		return rc;
@@ -707,6 +713,57 @@ int torpor_net_add(struct torpor_client *c, const char *tap, unsigned *ret_bus)
 int torpor_net_remove(struct torpor_client *c, unsigned bus)
 {
 	return tc_do(c, json_pack("{s:{s:I}}", "HotPlugNetCommand", "RemoveTap", (json_int_t)bus),
+		     -1);
+}
+
+/* Takes over body; what is "" or 0 in it was left out. */
+static int plug(struct torpor_client *c, const char *what, json_t *body, int fd,
+		struct torpor_added *ret)
+{
+	json_t *root = NULL;
+	json_t *a = NULL;
+	int rc = ask_torpor_fd(c, json_pack("{s:o}", what, body), fd, "DeviceAdded", &root, &a);
+	if (rc != 0) {
+		return rc;
+	}
+	tc_text(a, "id", ret->id, sizeof(ret->id));
+	ret->slot = (unsigned)tc_number(a, "slot");
+	ret->bus = (unsigned)tc_number(a, "bus");
+	json_decref(root);
+	return 0;
+}
+
+static const char *filled(const char *text)
+{
+	return text != NULL && text[0] != 0 ? text : NULL;
+}
+
+int torpor_disk_plug(struct torpor_client *c, const struct torpor_disk *d, struct torpor_added *ret)
+{
+	json_t *body =
+		json_pack("{s:i,s:s,s:b,s:I,s:s*}", "fd", 0, "path", d->path, "ro",
+			  (int)d->read_only, "queues", (json_int_t)d->queues, "id", filled(d->id));
+	return plug(c, "DiskAdd", body, d->fd, ret);
+}
+
+int torpor_net_plug(struct torpor_client *c, const struct torpor_net *n, struct torpor_added *ret)
+{
+	json_t *body =
+		json_pack("{s:s,s:b,s:I,s:s*,s:s*}", "end", n->end, "header", (int)n->header, "mtu",
+			  (json_int_t)n->mtu, "id", filled(n->id), "mac", filled(n->mac));
+	if (n->fd >= 0) {
+		json_object_set_new(body, "fd", json_integer(0));
+	}
+	return plug(c, "NetAdd", body, n->fd, ret);
+}
+
+int torpor_unplug(struct torpor_client *c, const char *kind, const char *id, bool force,
+		  unsigned timeout_ms)
+{
+	json_t *body = json_pack("{s:s,s:s,s:b,s:I}", "kind", kind, "id", id, "force", (int)force,
+				 "timeout_ms", (json_int_t)timeout_ms);
+	return tc_do(c,
+		     json_pack("{s:{s:i,s:{s:o}}}", "Torpor", "v", 1, "cmd", "DeviceRemove", body),
 		     -1);
 }
 

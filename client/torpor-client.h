@@ -259,8 +259,41 @@ int torpor_snd_mute(struct torpor_client *c, bool mute);
 /* device_type: UpstreamPort, DownstreamPort, EndPoint. */
 int torpor_vfio(struct torpor_client *c, const char *device_type, const char *path,
 		bool hp_interrupt, bool add);
-int torpor_net_add(struct torpor_client *c, const char *tap, unsigned *ret_bus);
+/* tap_fd: the tap, open (IFF_NO_PI, IFF_VNET_HDR, header of 12 bytes): the VM opens no interface. */
+int torpor_net_add(struct torpor_client *c, const char *tap, int tap_fd, unsigned *ret_bus);
 int torpor_net_remove(struct torpor_client *c, unsigned bus);
+
+/*
+ * Devices that come and go, behind the VM's root ports. The descriptor goes to the VM, whose
+ * restore opens `path`, or what `end` says (as --net has it), anew. NULL or 0: the VM chooses.
+ */
+struct torpor_added {
+	char id[68];
+	unsigned slot;
+	unsigned bus; /* behind the port, as the guest numbers it */
+};
+struct torpor_disk {
+	int fd;
+	const char *path; /* absolute */
+	const char *id;
+	bool read_only;
+	unsigned queues;
+};
+int torpor_disk_plug(struct torpor_client *c, const struct torpor_disk *d,
+		     struct torpor_added *ret);
+struct torpor_net {
+	int fd;      /* a tap, or a socket that keeps messages apart; -1: no cable */
+	bool header; /* frames have virtio's header */
+	const char *end;
+	const char *id;
+	const char *mac;
+	unsigned mtu;
+};
+int torpor_net_plug(struct torpor_client *c, const struct torpor_net *n, struct torpor_added *ret);
+/* kind: "disk" or "net". Waits until the guest has given the device up, or force. timeout_ms 0: the
+ * default; mind the client's own limit. */
+int torpor_unplug(struct torpor_client *c, const char *kind, const char *id, bool force,
+		  unsigned timeout_ms);
 
 /* ---- events ---- */
 

@@ -18,6 +18,7 @@
 #include "dsdt.hex"
 #include "pci.hex"
 #include "s2idle.hex"
+#include "pcie.hex"
 #include "vmgenid.hex"
 
 _Static_assert(ACPI_PM1_EVT_PORT == ACPI_PM_EVT_PORT, "FADT names the device's port");
@@ -444,6 +445,9 @@ struct err *acpi_build(struct gmem *gmem, const struct acpi_opts *opts, gpa_t *r
 		struct pci_window win = pci_win64(gmem_gfn_end(gmem) << PAGE_SHIFT);
 		tables[n++] = mcfg(&w);
 		tables[n++] = ssdt_pci(&w, opts->pci_slots, win);
+	}
+	if (opts->pcie_ports) {
+		tables[n++] = compiled(&w, pcie_aml_code, sizeof(pcie_aml_code));
 	}
 	if (opts->vmgenid) {
 		tables[n++] = compiled(&w, vmgenid_aml_code, sizeof(vmgenid_aml_code));

@@ -2,7 +2,7 @@
 /*
  * ACPI tables for the guest: RSDP, XSDT, FADT (reduced hardware off, reset register, PM1 block),
  * MADT, DSDT (compiled by iasl at build time from core/dsdt.asl), and for a machine that has them
- * MCFG and SSDT of the PCI bus and an SSDT of the VM generation id. ACPI 6.4, sections 5.2.x.
+ * MCFG and SSDT of the PCI bus, an SSDT of its root ports and one of the VM generation id. ACPI 6.4, sections 5.2.x.
  * A small DSDT is boot time. Called by core when a VM is built or rebuilt.
  */
 #ifndef TORPOR_CORE_ACPI_H
@@ -26,6 +26,7 @@
 struct acpi_opts {
 	unsigned ncpus;
 	uint32_t pci_slots; /* bit n: slot n has a device; 0: there is no PCI bus */
+	bool pcie_ports; /* some of these are root ports */
 	bool vmgenid;
 	bool battery;
 	bool s2idle;      /* the guest's sleep is told at a port */

@@ -11,6 +11,7 @@
 static const char *const kind_names[CONFIG__KINDS] = {
 	[CONFIG_RNG] = "rng",   [CONFIG_CONSOLE] = "console", [CONFIG_BALLOON] = "balloon",
 	[CONFIG_DISK] = "disk", [CONFIG_NET] = "net",         [CONFIG_VSOCK] = "vsock",
+	[CONFIG_PORT] = "port",
 };
 
 const char *config_kind_name(enum config_kind kind)
@@ -29,7 +30,7 @@ const struct config_dev *config_dev_find(const struct config_devs *l, const char
 	return NULL;
 }
 
-static const struct config_dev *in_slot(const struct config_devs *l, unsigned slot)
+const struct config_dev *config_dev_in(const struct config_devs *l, unsigned slot)
 {
 	for (unsigned i = 0; i < l->n; i++) {
 		if (l->d[i].slot == slot) {
@@ -39,7 +40,7 @@ static const struct config_dev *in_slot(const struct config_devs *l, unsigned sl
 	return NULL;
 }
 
-static unsigned count_kind(const struct config_devs *l, enum config_kind kind)
+unsigned config_dev_count(const struct config_devs *l, enum config_kind kind)
 {
 	unsigned n = 0;
 	for (unsigned i = 0; i < l->n; i++) {
@@ -50,7 +51,7 @@ static unsigned count_kind(const struct config_devs *l, enum config_kind kind)
 
 static void choose_id(const struct config_devs *l, struct config_dev *dev)
 {
-	unsigned n = count_kind(l, dev->kind);
+	unsigned n = config_dev_count(l, dev->kind);
 	do {
 		snprintf(dev->id, sizeof(dev->id), "%s%u", config_kind_name(dev->kind), n++);
 	} while (config_dev_find(l, dev->id) != NULL);
@@ -63,18 +64,35 @@ static bool is_single(enum config_kind kind)
 	return kind == CONFIG_CONSOLE || kind == CONFIG_BALLOON || kind == CONFIG_VSOCK;
 }
 
+static struct err *check_slot(const struct config_devs *l, const struct config_dev *dev)
+{
+	ENSURE(dev->slot % CONFIG_BEHIND >= 1 && dev->slot < 2 * CONFIG_BEHIND, ERR_USAGE,
+	       "device '%s': PCI slot %u: 1 to %d are possible", dev->id, dev->slot,
+	       CONFIG_SLOT_MAX);
+	if (dev->slot > CONFIG_SLOT_MAX) {
+		const struct config_dev *port = config_dev_in(l, dev->slot - CONFIG_BEHIND);
+		ENSURE(port != NULL && port->kind == CONFIG_PORT, ERR_USAGE,
+		       "device '%s': there is no root port in PCI slot %u", dev->id,
+		       dev->slot - CONFIG_BEHIND);
+		ENSURE(dev->kind == CONFIG_DISK || dev->kind == CONFIG_NET, ERR_USAGE,
+		       "device '%s': a %s cannot be behind a root port", dev->id,
+		       config_kind_name(dev->kind));
+	}
+	ENSURE(dev->kind != CONFIG_PORT || config_dev_count(l, CONFIG_PORT) < CONFIG_PORTS_MAX,
+	       ERR_USAGE, "a VM has at most %d root ports", CONFIG_PORTS_MAX);
+	return NULL;
+}
+
 static struct err *check(const struct config_devs *l, const struct config_dev *dev)
 {
 	TRY(err_wrap(config_check_name(dev->id), "device"));
 	ENSURE(config_dev_find(l, dev->id) == NULL, ERR_USAGE,
 	       "two devices are called '%s': give each another id=NAME", dev->id);
-	ENSURE(dev->slot >= 1 && dev->slot <= CONFIG_DEVS_MAX, ERR_USAGE,
-	       "device '%s': PCI slot %u: 1 to %d are possible", dev->id, dev->slot,
-	       CONFIG_DEVS_MAX);
-	const struct config_dev *other = in_slot(l, dev->slot);
+	TRY(check_slot(l, dev));
+	const struct config_dev *other = config_dev_in(l, dev->slot);
 	ENSURE(other == NULL, ERR_USAGE, "devices '%s' and '%s' are both in PCI slot %u",
 	       other != NULL ? other->id : "", dev->id, dev->slot);
-	ENSURE(!is_single(dev->kind) || count_kind(l, dev->kind) == 0, ERR_USAGE,
+	ENSURE(!is_single(dev->kind) || config_dev_count(l, dev->kind) == 0, ERR_USAGE,
 	       "a VM has at most one %s", config_kind_name(dev->kind));
 	ENSURE(dev->kind != CONFIG_DISK || (dev->queues >= 1 && dev->queues <= CONFIG_QUEUES_MAX),
 	       ERR_USAGE, "disk '%s': %u queues: 1 to %d are possible", dev->id, dev->queues,
@@ -104,8 +122,8 @@ struct err *config_dev_add(struct config_devs *l, const struct config_dev *dev,
 	if (d.id[0] == 0) {
 		choose_id(l, &d);
 	}
-	for (unsigned slot = 1; d.slot == 0 && slot <= CONFIG_DEVS_MAX; slot++) {
-		d.slot = in_slot(l, slot) == NULL ? slot : 0;
+	for (unsigned slot = 1; d.slot == 0 && slot <= CONFIG_SLOT_MAX; slot++) {
+		d.slot = config_dev_in(l, slot) == NULL ? slot : 0;
 	}
 	TRY(check(l, &d));
 	unsigned at = l->n;
@@ -119,6 +137,28 @@ struct err *config_dev_add(struct config_devs *l, const struct config_dev *dev,
 		*ret = &l->d[at];
 	}
 	return NULL;
+}
+
+unsigned config_dev_free_port(const struct config_devs *l)
+{
+	for (unsigned i = 0; i < l->n; i++) {
+		const struct config_dev *d = &l->d[i];
+		if (d->kind == CONFIG_PORT && config_dev_in(l, CONFIG_BEHIND + d->slot) == NULL) {
+			return CONFIG_BEHIND + d->slot;
+		}
+	}
+	return 0;
+}
+
+void config_dev_remove(struct config_devs *l, unsigned slot)
+{
+	unsigned kept = 0;
+	for (unsigned i = 0; i < l->n; i++) {
+		if (l->d[i].slot != slot) {
+			l->d[kept++] = l->d[i];
+		}
+	}
+	l->n = kept;
 }
 
 /* ---- addresses of network devices ---- */
@@ -288,7 +328,7 @@ static struct err *parse_dev(const json_t *o, struct config_dev *ret)
 	TRY(parse_kind(json_string_value(kind), &d.kind));
 	TRY(err_reclass(config_check_name(json_string_value(id)), ERR_CORRUPT));
 	snprintf(d.id, sizeof(d.id), "%s", json_string_value(id));
-	TRY(get_uint(o, "slot", CONFIG_DEVS_MAX, &d.slot));
+	TRY(get_uint(o, "slot", 2 * CONFIG_BEHIND - 1, &d.slot));
 	ENSURE(d.slot > 0, ERR_CORRUPT, "configuration: device '%s' has no slot", d.id);
 	size_t keys = 3;
 	if (d.kind == CONFIG_DISK) {

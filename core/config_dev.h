@@ -21,11 +21,15 @@ enum config_kind {
 	CONFIG_DISK,
 	CONFIG_NET,
 	CONFIG_VSOCK,
+	CONFIG_PORT, /* a PCI Express root port, with a slot for a device that comes and goes */
 	CONFIG__KINDS,
 };
 
 enum {
-	CONFIG_DEVS_MAX = 31, /* slots of the PCI bus but the bridge's own */
+	CONFIG_SLOT_MAX = 31,  /* slots of the PCI bus but the bridge's own */
+	CONFIG_PORTS_MAX = 15, /* each has a bus of its own */
+	CONFIG_BEHIND = 32,    /* slot CONFIG_BEHIND + n: behind the root port in slot n */
+	CONFIG_DEVS_MAX = CONFIG_SLOT_MAX + CONFIG_PORTS_MAX,
 	CONFIG_QUEUES_MAX = 16,
 	CONFIG_CID_MIN = 3, /* lower ones have a meaning of their own */
 	CONFIG_CID_MAX = INT32_MAX,
@@ -39,7 +43,7 @@ enum {
 struct config_dev {
 	enum config_kind kind;
 	char id[NAME_BYTES_MAX + 1]; /* unique in the VM; the rule of names */
-	unsigned slot;               /* 1..31, unique */
+	unsigned slot;               /* 1..31, or behind a port; unique */
 	unsigned cid;                /* of a socket device: the guest's */
 	/* Disks. */
 	bool read_only;
@@ -64,14 +68,21 @@ struct config_devs {
 };
 
 const char *config_kind_name(enum config_kind kind);
-/* NULL if there is none of that name. */
+/* NULL if there is none of that name, or in that slot. */
 const struct config_dev *config_dev_find(const struct config_devs *l, const char *id);
+const struct config_dev *config_dev_in(const struct config_devs *l, unsigned slot);
+unsigned config_dev_count(const struct config_devs *l, enum config_kind kind);
 /*
  * Adds a device. Slot 0: the first free one; an empty id: the kind and a number. *ret is the entry,
  * valid until the next call. ERR_USAGE for what clashes.
  */
 MUST_USE struct err *config_dev_add(struct config_devs *l, const struct config_dev *dev,
 				    struct config_dev **ret);
+
+/* The first place behind a root port with nothing in it, 0: there is none. And takes out what is in a
+ * slot. */
+unsigned config_dev_free_port(const struct config_devs *l);
+void config_dev_remove(struct config_devs *l, unsigned slot);
 
 /* A MAC address that nobody else has, by chance; and new ones for a clone's network devices, but
  * for those that the user chose. */

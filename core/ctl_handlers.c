@@ -367,6 +367,11 @@ static void do_torpor(struct call *call)
 	case CTL_TORPOR_SWAP_STATUS:
 		ctl_swap_typed(call);
 		break;
+	case CTL_TORPOR_DISK_ADD:
+	case CTL_TORPOR_NET_ADD:
+	case CTL_TORPOR_DEVICE_REMOVE:
+		ctl_hotplug(call);
+		break;
 	}
 }
 
@@ -473,10 +478,7 @@ static void do_gpe(struct call *call)
 
 static void do_pci_pme(struct call *call)
 {
-	char why[64];
-	snprintf(why, sizeof(why), "it has no PCI Express port for bus %u",
-		 (unsigned)(call->req->pme_id >> 8)); /* bus, device, function */
-	ctl_reply_absent(call, why);
+	ctl_reply_result(call->conn, life_pme(call->ctl->life, (uint16_t)call->req->pme_id));
 }
 
 static void do_disk(struct call *call)
@@ -541,9 +543,9 @@ static void do_snd(struct call *call)
 	ctl_reply_absent(call, "it has no sound device");
 }
 
-static void do_hotplug(struct call *call)
+static void do_vfio(struct call *call)
 {
-	ctl_reply_absent(call, "it has no PCI hot-plug port");
+	ctl_reply_absent(call, "PCI devices of the host are not passed through");
 }
 
 static void (*const handlers[CTL__COUNT])(struct call *call) = {
@@ -563,8 +565,8 @@ static void (*const handlers[CTL__COUNT])(struct call *call) = {
 	[CTL_GPU] = do_gpu,
 	[CTL_BAT] = do_bat,
 	[CTL_SND] = do_snd,
-	[CTL_HOTPLUG_VFIO] = do_hotplug,
-	[CTL_HOTPLUG_NET] = do_hotplug,
+	[CTL_HOTPLUG_VFIO] = do_vfio,
+	[CTL_HOTPLUG_NET] = ctl_hotplug_net,
 	[CTL_SNAPSHOT] = do_snapshot,
 	[CTL_REGISTER_LISTENER] = do_register_listener,
 	[CTL_UNREGISTER_LISTENER] = do_unregister_listener,

@@ -161,6 +161,11 @@ void ctl_balloon(struct call *call);
  */
 void ctl_balloon_look(void *arg);
 
+/* ---- ctl_hotplug.c ---- */
+/* HotPlugNetCommand; and torpor's own, for disks too. */
+void ctl_hotplug_net(struct call *call);
+void ctl_hotplug(struct call *call);
+
 /* ---- ctl_event.c ---- */
 MUST_USE struct err *ctl_listener_add(struct ctl *ctl, const char *addr, enum ctl_event ev);
 /* Takes events away; the connection goes with the last. Unknown ones are no error. */

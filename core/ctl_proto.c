@@ -70,6 +70,9 @@ static bool torpor_is_readonly(enum ctl_torpor_cmd cmd)
 	case CTL_TORPOR_REWIND:
 	case CTL_TORPOR_JOB_CANCEL:
 	case CTL_TORPOR_SWAP_ENABLE:
+	case CTL_TORPOR_DISK_ADD:
+	case CTL_TORPOR_NET_ADD:
+	case CTL_TORPOR_DEVICE_REMOVE:
 		return false;
 	}
 	return false;

@@ -455,6 +455,76 @@ static const struct wire_member swap_enable_members[] = {
 };
 static const struct wire_type t_swap_enable =
 	COMPOSED(WIRE_STRUCT, sizeof(struct ctl_swap_enable), swap_enable_members);
+
+static struct err *check_absolute(const void *value, const char *where)
+{
+	ENSURE(((const char *)value)[0] == '/', ERR_USAGE,
+	       "%s: give the absolute path, which a restore will open", where);
+	return NULL;
+}
+static const struct wire_type t_disk_path = {
+	.kind = WIRE_TEXT,
+	.max = CONFIG_PATH_BYTES_MAX,
+	.size = CONFIG_PATH_BYTES_MAX + 1,
+	.check = check_absolute,
+};
+static const struct wire_type t_net_end = TEXT(CONFIG_PATH_BYTES_MAX);
+static struct err *check_device_id(const void *value, const char *where)
+{
+	const char *id = value;
+	return id[0] != 0 ? err_wrap(config_check_name(id), "%s", where) : NULL;
+}
+static const struct wire_type t_device_id = {
+	.kind = WIRE_TEXT,
+	.max = NAME_BYTES_MAX,
+	.size = NAME_BYTES_MAX + 1,
+	.check = check_device_id,
+};
+static struct err *check_mac(const void *value, const char *where)
+{
+	uint8_t unused[CONFIG_MAC_BYTES];
+	return err_wrap(config_mac_parse(value, unused), "%s", where);
+}
+static const struct wire_type t_mac = {
+	.kind = WIRE_TEXT,
+	.max = 3 * CONFIG_MAC_BYTES - 1,
+	.size = 3 * CONFIG_MAC_BYTES,
+	.check = check_mac,
+};
+static const struct wire_type t_queues = UINT(CONFIG_QUEUES_MAX);
+static const struct wire_type t_mtu = UINT(CONFIG_MTU_MAX);
+static const struct wire_type t_unplug_ms = UINT(CTL_UNPLUG_MS_MAX);
+static const struct wire_member disk_add_members[] = {
+	AT(struct ctl_disk_add, "fd", t_fd, fd),
+	AT(struct ctl_disk_add, "path", t_disk_path, path),
+	AT_OPT(struct ctl_disk_add, "id", t_device_id, id),
+	AT_OPT(struct ctl_disk_add, "ro", t_bool, ro),
+	AT_OPT(struct ctl_disk_add, "queues", t_queues, queues),
+};
+static const struct wire_type t_disk_add =
+	COMPOSED(WIRE_STRUCT, sizeof(struct ctl_disk_add), disk_add_members);
+static const struct wire_member net_add_members[] = {
+	AT_OPT(struct ctl_net_add, "fd", t_fd, fd),
+	AT_OPT(struct ctl_net_add, "header", t_bool, header),
+	AT(struct ctl_net_add, "end", t_net_end, end),
+	AT_OPT(struct ctl_net_add, "id", t_device_id, id),
+	AT_OPT(struct ctl_net_add, "mac", t_mac, mac),
+	AT_OPT(struct ctl_net_add, "mtu", t_mtu, mtu),
+};
+static const struct wire_type t_net_add =
+	COMPOSED(WIRE_STRUCT, sizeof(struct ctl_net_add), net_add_members);
+static const struct wire_member device_kind_members[] = { UNIT("disk"), UNIT("net") };
+static const struct wire_type t_device_kind =
+	COMPOSED(WIRE_ENUM, sizeof(uint32_t), device_kind_members);
+static const struct wire_member device_remove_members[] = {
+	AT(struct ctl_device_remove, "kind", t_device_kind, kind),
+	AT(struct ctl_device_remove, "id", t_device_id, id),
+	AT_OPT(struct ctl_device_remove, "force", t_bool, force),
+	AT_OPT(struct ctl_device_remove, "timeout_ms", t_unplug_ms, timeout_ms),
+};
+static const struct wire_type t_device_remove =
+	COMPOSED(WIRE_STRUCT, sizeof(struct ctl_device_remove), device_remove_members);
+
 static const struct wire_member torpor_cmd_members[] = {
 	UNIT("Status"),
 	IN_OPT(struct ctl_torpor, cmd, "Take", t_torpor_take, take),
@@ -470,6 +540,9 @@ static const struct wire_member torpor_cmd_members[] = {
 	IN(struct ctl_torpor, cmd, "JobCancel", t_job_id, job),
 	IN_OPT(struct ctl_torpor, cmd, "SwapEnable", t_swap_enable, swap_enable),
 	UNIT("SwapStatus"),
+	IN(struct ctl_torpor, cmd, "DiskAdd", t_disk_add, disk_add),
+	IN(struct ctl_torpor, cmd, "NetAdd", t_net_add, net_add),
+	IN(struct ctl_torpor, cmd, "DeviceRemove", t_device_remove, device_remove),
 };
 static const struct wire_type t_torpor_cmd =
 	COMPOSED(WIRE_ENUM, sizeof(((struct ctl_torpor *)0)->cmd), torpor_cmd_members);
@@ -774,6 +847,12 @@ static const struct wire_member swap_told_members[] = {
 	SEEN("transition", t_transition), SEEN_OPT("error", t_text),
 };
 static const struct wire_type t_swap_told = COMPOSED(WIRE_STRUCT, 0, swap_told_members);
+static const struct wire_member added_members[] = {
+	SEEN("id", t_text),
+	SEEN("slot", t_u32),
+	SEEN("bus", t_u8),
+};
+static const struct wire_type t_added = COMPOSED(WIRE_STRUCT, 0, added_members);
 static const struct wire_member torpor_answer_members[] = {
 	SEEN("Status", t_status),
 	SEEN("Take", t_take_answer),
@@ -783,6 +862,7 @@ static const struct wire_member torpor_answer_members[] = {
 	SEEN("Job", t_job),
 	SEEN("Jobs", t_jobs),
 	SEEN("SwapStatus", t_swap_told),
+	SEEN("DeviceAdded", t_added),
 };
 static const struct wire_type t_torpor_answer = COMPOSED(WIRE_ENUM, 0, torpor_answer_members);
 

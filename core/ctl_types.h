@@ -11,6 +11,7 @@
 
 #include "core/base/limits.h"
 #include "core/checkpoint.h"
+#include "core/config_dev.h"
 #include "core/ctl_wire.h"
 
 /* Every variant of VmRequest, in the order of its definition: C name, wire name. */
@@ -116,6 +117,9 @@ enum ctl_torpor_cmd {
 	CTL_TORPOR_JOB_CANCEL,
 	CTL_TORPOR_SWAP_ENABLE,
 	CTL_TORPOR_SWAP_STATUS,
+	CTL_TORPOR_DISK_ADD,
+	CTL_TORPOR_NET_ADD,
+	CTL_TORPOR_DEVICE_REMOVE,
 };
 
 enum {
@@ -126,6 +130,7 @@ enum {
 	CTL_WS_BINS_MAX = 16,
 	CTL_TAP_MAX = 15, /* IFNAMSIZ less its NUL */
 	CTL_DEADLINE_MS_MAX = 24 * 3600 * 1000,
+	CTL_UNPLUG_MS_MAX = 600000,
 };
 
 struct ctl_swap {
@@ -281,6 +286,32 @@ struct ctl_job_id {
 struct ctl_swap_enable {
 	char as_snapshot[NAME_BYTES_MAX + 1]; /* "": none */
 };
+
+/* Devices that come and go. "": the VM chooses; 0: the default. */
+struct ctl_disk_add {
+	int fd;
+	char path[CONFIG_PATH_BYTES_MAX + 1];
+	char id[NAME_BYTES_MAX + 1];
+	bool ro;
+	uint64_t queues;
+};
+
+struct ctl_net_add {
+	int fd; /* -1: no cable */
+	bool header;
+	char end[CONFIG_PATH_BYTES_MAX + 1];
+	char id[NAME_BYTES_MAX + 1];
+	char mac[3 * CONFIG_MAC_BYTES];
+	uint64_t mtu;
+};
+
+struct ctl_device_remove {
+	uint32_t kind; /* 0: disk, 1: net */
+	char id[NAME_BYTES_MAX + 1];
+	bool force;
+	uint64_t timeout_ms;
+};
+
 struct ctl_torpor {
 	uint64_t v;
 	uint64_t deadline_ms; /* 0: the request's own */
@@ -293,6 +324,9 @@ struct ctl_torpor {
 			struct ctl_rewind rewind;
 			struct ctl_job_id job;
 			struct ctl_swap_enable swap_enable;
+			struct ctl_disk_add disk_add;
+			struct ctl_net_add net_add;
+			struct ctl_device_remove device_remove;
 		};
 	} cmd;
 };

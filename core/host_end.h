@@ -55,6 +55,33 @@ static inline struct host_end *host_end_next(struct host_ends *h, const char *id
 	return end;
 }
 
+/* Nothing is behind a device of that name any more. Others stay where they are. */
+static inline void host_end_remove(struct host_ends *h, const char *id)
+{
+	for (unsigned i = 0; i < h->n; i++) {
+		if (strcmp(h->e[i].id, id) == 0) {
+			fd_close(&h->e[i].fd);
+			h->e[i] = (struct host_end){ .fd = FD_NONE };
+		}
+	}
+}
+
+/* A new one in a place that was given up, or behind the last; NULL: there is no room. */
+static inline struct host_end *host_end_add(struct host_ends *h, const char *id)
+{
+	unsigned i = 0;
+	while (i < h->n && h->e[i].id[0] != 0) {
+		i++;
+	}
+	if (i == CONFIG_DEVS_MAX) {
+		return NULL;
+	}
+	h->n = i < h->n ? h->n : i + 1;
+	h->e[i] = (struct host_end){ .fd = FD_NONE };
+	memcpy(h->e[i].id, id, strlen(id) + 1);
+	return &h->e[i];
+}
+
 /* NULL if there is none. */
 static inline const struct host_end *host_end_find(const struct host_ends *h, const char *id)
 {

@@ -253,6 +253,11 @@ static void on_needs_reset(void *arg, const char *id, const char *why)
 	life_tell(arg, &(struct life_news){ .kind = NEWS_NEEDS_RESET, .device = id, .why = why });
 }
 
+static void on_slot(void *arg)
+{
+	life_slots_look(arg);
+}
+
 static struct err *give_back(void *arg, gpa_t gpa, uint64_t len_bytes)
 {
 	const struct life *l = arg;
@@ -275,6 +280,7 @@ struct err *life_build_machine(struct life *l, bool from_image)
 		.on_event = on_machine_event,
 		.on_balloon = on_balloon,
 		.give_back = give_back,
+		.on_slot = on_slot,
 		.on_needs_reset = on_needs_reset,
 		.on_s2idle = on_s2idle,
 		.arg = l,
@@ -469,7 +475,8 @@ struct err *life_start_as(struct life *l, enum life_event ev)
 		TRY(machine_make_rt(l->machine));
 	}
 	TRY(life_move(l, ev));
-	life_wake(l); /* it may be a snapshot's */
+	life_wake(l);       /* it may be a snapshot's */
+	life_slots_look(l); /* given up right before a take */
 	return NULL;
 }
 
@@ -497,6 +504,7 @@ void life_free(struct life *l)
 	life_watchdog_free(l);
 	life_take_wait(l);
 	life_idle_end(l);
+	life_slots_end(l);
 	life_wset_end(l);
 	checkpoint_free(l->checkpoint);
 	if (l->machine != NULL && !machine_stop(l->machine, END_MS)) {
@@ -574,6 +582,7 @@ static struct err *reset_vm(struct life *l)
 	ENSURE(machine_stop(l->machine, END_MS), ERR_NOT_NOW,
 	       "a vCPU waits for a page of its memory, which does not come");
 	dirty_detach(l->dirty);
+	life_slots_reset(l);
 	machine_free(MOVE(l->machine));
 	life_wset_store(l);
 	swap_reset(l->swap);

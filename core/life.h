@@ -200,6 +200,38 @@ MUST_USE struct err *life_memory_add(struct life *l, int fd, uint64_t offset, ui
 				     uint64_t end);
 MUST_USE struct err *life_memory_remove(struct life *l, uint64_t start);
 
+/*
+ * Devices that come and go (life_hotplug.c), behind root ports of the configuration. All of it is refused
+ * (ERR_NOT_NOW) during a take or a rewind, after an automatic one has given way, and while the
+ * whole VM is suspended.
+ *
+ * life_plug: adds dev to the configuration (an empty id: a new one) and puts the device into a free
+ * slot. end is what is behind it: its descriptor and `header` are moved from. *ret_dev is as
+ * life_config has it from then on, valid until the next change.
+ */
+MUST_USE struct err *life_plug(struct life *l, const struct config_dev *dev, struct host_end *end,
+			       const struct config_dev **ret_dev);
+/*
+ * Asks the guest to give the device up, and tells fn on the main loop when it has, or (e is owned by
+ * fn) that it has not within timeout_ms; it may still do so later. force: it is taken at once.
+ * fn is called exactly once if *ret_waits; otherwise the device is out by the return.
+ */
+struct life_unplug {
+	struct life_unplug *next;
+	void (*fn)(void *arg, struct err *e);
+	void *arg;
+	uint64_t until_ns; /* CLOCK_MONOTONIC */
+	char id[NAME_BYTES_MAX + 1];
+};
+MUST_USE struct err *life_unplug(struct life *l, struct life_unplug *u, bool force,
+				 uint64_t timeout_ms, bool *ret_waits);
+/* The bus behind the port of a device, as the guest numbers it; 0: none. And the device behind the
+ * port with that bus. */
+unsigned life_bus_of(struct life *l, const struct config_dev *dev);
+MUST_USE struct err *life_dev_on_bus(struct life *l, unsigned bus, const struct config_dev **ret);
+/* A power management event of the device `requester` (bus, device, function), through its port. */
+MUST_USE struct err *life_pme(struct life *l, uint16_t requester);
+
 /* Disk number `index` (virtio_blk.h). ERR_NOT_NOW with ENODEV: there is none. */
 MUST_USE struct err *life_disk_resize(struct life *l, uint64_t index, uint64_t bytes);
 

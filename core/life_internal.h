@@ -118,6 +118,8 @@ struct life {
 	struct take_job *next; /* an explicit take, begun when the automatic one has given way */
 	struct life_waiter *waiters; /* likewise, and before it; the oldest first */
 	struct idle idle;
+	struct life_unplug *unplugs; /* devices that the guest was asked to give up */
+	struct loop_timer *unplug_timer; /* the first of their limits */
 	struct checkpoint *checkpoint;
 	bool guest_ended; /* by itself: power off, reset, exit */
 	bool ran;         /* since the last take */
@@ -185,6 +187,15 @@ MUST_USE struct err *life_wset_begin(struct life *l);
 void life_wset_store(struct life *l);
 /* The same, and waits for it. */
 void life_wset_end(struct life *l);
+
+/* ---- life_hotplug.c ---- */
+
+/* What the guest has given up leaves, unless a take is under way: then when that is done. */
+void life_slots_look(struct life *l);
+/* For a reset, between two machines: what was asked for back is given up by it. */
+void life_slots_reset(struct life *l);
+/* Tells who still waits that the VM has ended. */
+void life_slots_end(struct life *l);
 
 /* ---- life_take.c ---- */
 

@@ -407,6 +407,7 @@ static void job_done(void *arg)
 		SCOPE(freep) char *report = MOVE(l->event_report);
 		life_act(l, l->event, report);
 	}
+	life_slots_look(l);
 	tell_waiters(l);
 	begin_next(l);
 }

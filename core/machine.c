@@ -17,6 +17,7 @@
 #include "devices/acpi_pm.h"
 #include "devices/battery.h"
 #include "devices/i8042.h"
+#include "devices/pcie_port.h"
 #include "devices/pvpanic.h"
 #include "devices/rtc.h"
 #include "devices/s2idle.h"
@@ -104,8 +105,11 @@ static struct err *vcpu_thread_init(void *arg)
 
 struct err *machine_add_device(struct machine *m, struct device *dev)
 {
-	BUG_ON(m->nslots == ARRAY_LEN(m->slots));
-	struct dev_slot *slot = &m->slots[m->nslots++];
+	struct dev_slot *slot = m->slots;
+	while (slot->dev != NULL) {
+		slot++;
+		BUG_ON(slot == m->slots + ARRAY_LEN(m->slots));
+	}
 	slot->dev = dev;
 	dev->core = slot;
 	TRY(bus_add(m->bus, dev));
@@ -113,6 +117,21 @@ struct err *machine_add_device(struct machine *m, struct device *dev)
 		m->parts[m->nparts++] = &dev->part;
 	}
 	return NULL;
+}
+
+void machine_remove_device(struct machine *m, struct device *dev)
+{
+	struct dev_slot *slot = dev->core;
+	size_t kept = 0;
+	for (size_t i = 0; i < m->nparts; i++) {
+		if (m->parts[i] != &dev->part) {
+			m->parts[kept++] = m->parts[i];
+		}
+	}
+	m->nparts = kept;
+	machine_host_forget(m, slot);
+	slot->dev = NULL;
+	dev->ops->free(dev);
 }
 
 static struct err *build_devices(struct machine *m, const struct machine_opts *o)
@@ -203,6 +222,7 @@ struct err *machine_new(const struct machine_opts *opts, struct machine **ret_ma
 	m->on_event = opts->on_event;
 	m->on_balloon = opts->on_balloon;
 	m->give_back = opts->give_back;
+	m->on_slot = opts->on_slot;
 	m->on_needs_reset = opts->on_needs_reset;
 	m->on_s2idle = opts->on_s2idle;
 	m->arg = opts->arg;
@@ -228,8 +248,10 @@ void machine_free(struct machine *m)
 	}
 	vcpu_group_free(m->group);
 	machine_host_done(m);
-	for (unsigned i = 0; i < m->nslots; i++) {
-		m->slots[i].dev->ops->free(m->slots[i].dev);
+	for (unsigned i = 0; i < ARRAY_LEN(m->slots); i++) {
+		if (m->slots[i].dev != NULL) {
+			m->slots[i].dev->ops->free(m->slots[i].dev);
+		}
 	}
 	kvm_state_free(m->kvm_state);
 	for (unsigned i = 0; i < m->nvcpus; i++) {
@@ -247,6 +269,7 @@ struct err *machine_boot(struct machine *m, int kernel_fd, int initrd_fd)
 	const struct acpi_opts acpi = {
 		.ncpus = m->config->ncpus,
 		.pci_slots = m->pci != NULL ? pci_host_slots(m->pci) : 0,
+		.pcie_ports = config_dev_count(&m->config->devs, CONFIG_PORT) > 0,
 		.vmgenid = m->vmgenid != NULL,
 		.battery = m->config->battery,
 		.s2idle = m->config->s2idle,
@@ -389,12 +412,21 @@ int machine_vcpu_tid(const struct machine *m, unsigned i)
 
 struct device *machine_device_nth(const struct machine *m, const char *name, uint64_t n)
 {
-	for (unsigned i = 0; i < m->nslots; i++) {
-		if (strcmp(m->slots[i].dev->ops->name, name) == 0 && n-- == 0) {
-			return m->slots[i].dev;
+	struct device *last = NULL;
+	/* By rising instance: what was plugged in lies where there was room. */
+	do {
+		struct device *next = NULL;
+		for (unsigned i = 0; i < ARRAY_LEN(m->slots); i++) {
+			struct device *dev = m->slots[i].dev;
+			bool match = dev != NULL && strcmp(dev->ops->name, name) == 0 &&
+				     (last == NULL || dev->part.instance > last->part.instance);
+			if (match && (next == NULL || dev->part.instance < next->part.instance)) {
+				next = dev;
+			}
 		}
-	}
-	return NULL;
+		last = next;
+	} while (last != NULL && n-- > 0);
+	return last;
 }
 
 struct device *machine_device(const struct machine *m, const char *name)
@@ -413,7 +445,7 @@ const struct state_desc *const *machine_descs(size_t *ret_n)
 		&pci_host_desc,    &vmgenid_desc,      &virtio_rng_desc,
 		&battery_desc,     &virtio_blk_desc,   &virtio_console_desc,
 		&virtio_net_desc,  &virtio_vsock_desc, &virtio_balloon_desc,
-		&s2idle_desc,
+		&s2idle_desc,      &pcie_port_desc,
 	};
 	*ret_n = ARRAY_LEN(descs);
 	return descs;

@@ -18,6 +18,7 @@
 #include "snapshot/snapshot.h"
 
 struct machine;
+struct pci_dev;
 struct serial_link;
 
 /* What happened in the machine, told to life on the main loop. */
@@ -45,6 +46,8 @@ struct machine_opts {
 	/* The balloon has news; and gmem_give_back for it (NULL: just that). On the main loop; may
 	 * be NULL. */
 	void (*on_balloon)(void *arg);
+	/* The guest gave up a device that was asked for. On the main loop; may be NULL. */
+	void (*on_slot)(void *arg);
 	/* The guest sleeps, or is awake again (s2idle.h). On the main loop; may be NULL. */
 	void (*on_s2idle)(void *arg);
 	struct err *(*give_back)(void *arg, gpa_t gpa, uint64_t len_bytes);
@@ -112,6 +115,17 @@ struct device *machine_device_nth(const struct machine *m, const char *name, uin
 const struct state_desc *machine_find_desc(const char *part_name);
 /* All tables, for docs/desc.lock and the coverage test. */
 const struct state_desc *const *machine_descs(size_t *ret_n);
+/*
+ * Devices behind root ports (machine_pci.c), by their slot of the configuration. All on the main
+ * loop, while no vCPU runs and no take is under way: plug builds the device of the configuration, with
+ * what `ends` has for it, and tells the port; pull takes it out and frees it.
+ */
+MUST_USE struct err *machine_plug(struct machine *m, const struct config_dev *d);
+void machine_pull(struct machine *m, unsigned slot);
+/* The port above that slot, NULL: none. Borrowed until the machine is freed. */
+struct pci_dev *machine_port(const struct machine *m, unsigned slot);
+/* The port that has `bus` behind it, as the guest numbers it, NULL: none. */
+struct pci_dev *machine_port_of_bus(const struct machine *m, unsigned bus);
 MUST_USE struct err *machine_host_facts(struct machine *m, struct snap_host *ret);
 
 #endif

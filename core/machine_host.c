@@ -131,6 +131,15 @@ static void host_needs_reset(void *self, const char *id, const char *why)
 				.fn = run_needs_reset, .id = strdup(id), .report = strdup(why) });
 }
 
+static void run_slot(struct machine *m, struct machine_call *c)
+{
+	(void)c;
+	atomic_store(&m->slot_posted, false); /* as for the balloon */
+	if (m->on_slot != NULL) {
+		m->on_slot(m->arg);
+	}
+}
+
 static void host_event(void *self, enum dev_event what)
 {
 	struct machine *m = self;
@@ -151,6 +160,11 @@ static void host_event(void *self, enum dev_event what)
 		break;
 	case DEV_EVENT_S2IDLE:
 		call_post(m, &(struct machine_call){ .fn = run_s2idle });
+		break;
+	case DEV_EVENT_SLOT:
+		if (!atomic_exchange(&m->slot_posted, true)) {
+			call_post(m, &(struct machine_call){ .fn = run_slot });
+		}
 		break;
 	case DEV_EVENT_GENERATION: {
 		struct err *e = acpi_pm_gpe(m->pm, ACPI_VMGENID_GPE, -1);
@@ -271,6 +285,17 @@ static void slot_watch(struct machine *m, struct dev_slot *slot)
 	}
 }
 
+/* Calls that are on their way find nothing to do. */
+void machine_host_forget(struct machine *m, struct dev_slot *slot)
+{
+	LOCK_SCOPE(&m->gate);
+	atomic_store(&slot->at_ns, UINT64_MAX);
+	loop_timer_set(slot->timer, UINT64_MAX);
+	atomic_store(&slot->want_fd, -1);
+	atomic_store(&slot->want_events, 0);
+	loop_fd_del(MOVE(slot->fd));
+}
+
 static void run_watch(struct machine *m, struct machine_call *c)
 {
 	atomic_store(&c->slot->watch_posted, false);
@@ -345,7 +370,7 @@ static void run_reopen(struct machine *m, struct machine_call *c)
 	if (m->closed) {
 		return;
 	}
-	for (unsigned i = 0; i < m->nslots; i++) {
+	for (unsigned i = 0; i < ARRAY_LEN(m->slots); i++) {
 		slot_watch(m, &m->slots[i]);
 		slot_arm(m, &m->slots[i]);
 	}
@@ -357,9 +382,9 @@ void machine_gate_devices(struct machine *m, bool closed)
 	m->closed = closed;
 	lock_drop(&m->gate);
 	/* Devices' own threads, without the lock: they may have to wait for the host's disk. */
-	for (unsigned i = 0; i < m->nslots; i++) {
+	for (unsigned i = 0; i < ARRAY_LEN(m->slots); i++) {
 		struct device *dev = m->slots[i].dev;
-		if (dev->ops->gate != NULL) {
+		if (dev != NULL && dev->ops->gate != NULL) {
 			dev->ops->gate(dev, closed);
 		}
 	}

@@ -22,11 +22,11 @@ struct machine_anchor {
 	struct machine *m;
 };
 
-enum { MACHINE_SLOTS_MAX = 48 }; /* ISA devices and what fits on the PCI bus */
+enum { MACHINE_SLOTS_MAX = 64 }; /* ISA devices, what fits on the PCI bus and behind its ports */
 
 /* What core keeps per device. */
 struct dev_slot {
-	struct device *dev;
+	struct device *dev;          /* NULL: free, or its device was unplugged */
 	struct loop_timer *timer;    /* main loop */
 	atomic_uint_least64_t at_ns; /* VM time, UINT64_MAX: off */
 	struct loop_fd *fd;          /* main loop */
@@ -56,7 +56,6 @@ struct machine {
 	struct pci_host *pci;         /* likewise */
 	const struct host_ends *ends; /* borrowed */
 	struct dev_slot slots[MACHINE_SLOTS_MAX];
-	unsigned nslots;
 	struct device *pm; /* ACPI hardware, made before all devices that tell it events */
 	struct snap_part *parts[VCPUS_MAX + MACHINE_SLOTS_MAX + 16];
 	size_t nparts;
@@ -70,10 +69,12 @@ struct machine {
 	atomic_uint_least64_t park_ms; /* limit of a park; 0: the usual */
 	void (*on_event)(void *arg, enum machine_event ev, char *report);
 	void (*on_balloon)(void *arg);
+	void (*on_slot)(void *arg);
 	void (*on_s2idle)(void *arg);
 	struct err *(*give_back)(void *arg, gpa_t gpa, uint64_t len_bytes);
 	void (*on_needs_reset)(void *arg, const char *id, const char *why);
 	atomic_bool balloon_posted; /* its news are on their way */
+	atomic_bool slot_posted;    /* likewise of a root port */
 	bool give_back_failed;      /* [main loop] and told */
 	void *arg;
 };
@@ -83,7 +84,11 @@ extern const struct state_desc machine_desc;
 /* Puts a built device on the machine's bus and its part on the list; it is the machine's from then
  * on, also when this fails. */
 MUST_USE struct err *machine_add_device(struct machine *m, struct device *dev);
+/* Takes a device off the machine again and frees it; its part leaves the list. Main loop. */
+void machine_remove_device(struct machine *m, struct device *dev);
 MUST_USE struct err *machine_build_pci(struct machine *m);
+/* Forgets what a device asked of the main loop. */
+void machine_host_forget(struct machine *m, struct dev_slot *slot);
 MUST_USE struct err *machine_host_init(struct machine *m);
 void machine_host_done(struct machine *m);
 /* Parks the vCPUs for PARK_REQUEST and tells life on the main loop. Any thread. Takes report. */

@@ -35,6 +35,7 @@ enum dev_event {
 	DEV_EVENT_GENERATION, /* the VM generation id is another one */
 	DEV_EVENT_S2IDLE,     /* the guest sleeps, or is awake again; no affair of ACPI's either */
 	DEV_EVENT_BALLOON,    /* the balloon changed, or told its figures; no affair of ACPI's */
+	DEV_EVENT_SLOT,       /* the guest gave up a device behind a root port; likewise */
 };
 
 /* Services, filled in by core. Every function may be called with the device's own lock held. */

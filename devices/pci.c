@@ -2,10 +2,9 @@
 /*
  * One PCI device's configuration space, BARs, INTA and MSI-X. See pci.h for threads and locks.
  *
- * I1: config bytes change only where `writable` allows, but for the INTA bit of the status
- * register. I2: the line of INTA shows live.intx unless INTX_OFF or MSI-X is on; every change of
- * one of the three calls show_intx. I3: a pending bit of a vector is set only while the vector or
- * the whole function is masked.
+ * I1: config bytes change only where `writable`, `clears` or `varies` allow. I2: the line of INTA
+ * shows live.intx unless INTX_OFF or MSI-X is on; every change of one of the three calls show_intx.
+ * I3: a pending bit of a vector is set only while the vector or the whole function is masked.
  */
 #include "devices/pci.h"
 
@@ -38,6 +37,7 @@ void pci_dev_init(struct pci_dev *p, const struct pci_ops *ops, const struct pci
 	put_le16(c + PCI_SUBSYSTEM_ID, ids->subsystem);
 	put_le16(p->writable + PCI_COMMAND, PCI_CMD_MEMORY | PCI_CMD_MASTER | PCI_CMD_INTX_OFF);
 	p->writable[PCI_INT_LINE] = 0xff;
+	p->varies[PCI_STATUS] = PCI_STS_INTX;
 	p->cap_end = PCI_FIRST_CAP;
 	p->cap_last = PCI_CAP_POINTER;
 }
@@ -45,6 +45,12 @@ void pci_dev_init(struct pci_dev *p, const struct pci_ops *ops, const struct pci
 void pci_dev_done(struct pci_dev *p)
 {
 	lock_done(&p->lock);
+}
+
+void pci_dev_rank(struct pci_dev *p, enum lock_rank rank)
+{
+	lock_done(&p->lock);
+	lock_init(&p->lock, rank);
 }
 
 void pci_add_bar64(struct pci_dev *p, unsigned bar, uint64_t len_bytes)
@@ -251,12 +257,19 @@ bool pci_msix_write(struct pci_dev *p, unsigned bar, uint64_t off, unsigned len,
 
 /* ---- configuration space ---- */
 
-uint64_t pci_bar_gpa(const struct pci_dev *p, unsigned bar)
+uint64_t pci_bar_asked(const struct pci_dev *p, unsigned bar)
 {
 	if ((get_le16(p->live.config + PCI_COMMAND) & PCI_CMD_MEMORY) == 0) {
 		return 0;
 	}
 	return get_le64(p->live.config + PCI_BAR0 + 4 * bar) & ~(uint64_t)BAR_FLAGS;
+}
+
+uint64_t pci_bar_gpa(const struct pci_dev *p, unsigned bar)
+{
+	uint64_t base = pci_bar_asked(p, bar);
+	bool here = p->bus == NULL || pci_host_forwards(p->bus, p, base, p->bar_bytes[bar]);
+	return here ? base : 0;
 }
 
 uint32_t pci_config_read(struct pci_dev *p, unsigned off, unsigned len)
@@ -285,7 +298,9 @@ void pci_config_write(struct pci_dev *p, unsigned off, unsigned len, uint32_t v)
 	for (unsigned i = 0; i < len; i++) {
 		uint8_t *c = &p->live.config[off + i];
 		uint8_t mask = p->writable[off + i];
-		*c = (uint8_t)((*c & ~mask) | ((v >> (8 * i)) & mask)); /* I1 */
+		uint8_t byte = (uint8_t)(v >> (8 * i));
+		*c = (uint8_t)((*c & ~mask) | (byte & mask)); /* I1 */
+		*c &= (uint8_t) ~(byte & p->clears[off + i]);
 	}
 	bool command = overlaps(off, len, PCI_COMMAND, 2);
 	bool msix = p->msix_cap != 0 && overlaps(off, len, p->msix_cap + MSIX_CONTROL, 2);
@@ -306,6 +321,26 @@ void pci_config_write(struct pci_dev *p, unsigned off, unsigned len, uint32_t v)
 	}
 }
 
+void pci_reset(struct pci_dev *p)
+{
+	if (p->pci_ops->reset != NULL) {
+		p->pci_ops->reset(p);
+	}
+	memcpy(p->live.config, p->fresh, sizeof(p->live.config));
+	p->live.msix_pending = 0;
+	for (unsigned i = 0; i < p->live.nvectors; i++) {
+		p->live.msix[i] = (struct pci_msix_entry){ .control = VECTOR_MASKED };
+	}
+	p->live.intx = false;
+	show_intx(p, false);
+	if (p->bus != NULL) {
+		pci_host_decode(p->bus, p);
+	}
+	if (p->pci_ops->moved != NULL) {
+		p->pci_ops->moved(p);
+	}
+}
+
 /* ---- saved state ---- */
 
 void pci_fetch(struct pci_dev *p, struct pci_state *ret)
@@ -319,10 +354,7 @@ struct err *pci_match(const struct pci_dev *p, const struct pci_state *from)
 	       "PCI slot %u: saved with %u MSI-X vectors, this device has %u", p->slot,
 	       from->nvectors, p->live.nvectors);
 	for (unsigned i = 0; i < PCI_CONFIG_BYTES; i++) {
-		uint8_t fixed = (uint8_t)~p->writable[i];
-		if (i == PCI_STATUS) {
-			fixed &= (uint8_t)~PCI_STS_INTX;
-		}
+		uint8_t fixed = (uint8_t) ~(p->writable[i] | p->clears[i] | p->varies[i]);
 		ENSURE(((from->config[i] ^ p->live.config[i]) & fixed) == 0, ERR_INCOMPAT,
 		       "PCI slot %u: configuration byte 0x%x is 0x%02x, this device has 0x%02x: "
 		       "another device was saved",

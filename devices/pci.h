@@ -6,11 +6,13 @@
  * A device on the bus embeds struct pci_dev as its first member (which embeds struct device), says
  * in its pci_ops what its BARs do, and keeps struct pci_state in its own saved record. Its slot
  * (device number) comes from the configuration and never changes, so that a guest finds it again
- * after a restore. Function 0 only.
+ * after a restore. Function 0 only. Places PCI_BEHIND + n are behind the root port in slot n
+ * (pcie_port.h): device 0 of a bus of their own.
  *
  * Threads: configuration space and BARs are accessed by vCPU threads. pci_dev.lock (RANK_DEVICE)
  * guards all of a device, the host bridge's own lock (RANK_BUS) the decoding table and the shared
- * interrupt lines. Functions that say so are called with pci_dev.lock held.
+ * interrupt lines. Functions that say so are called with pci_dev.lock held. The lock of a root port
+ * is RANK_PORT: it is taken before that of the device behind it.
  *
  * Source: PCI Local Bus 3.0, chapter 6; PCI Firmware 3.2 (ECAM).
  */
@@ -33,6 +35,8 @@
 
 enum {
 	PCI_SLOTS = 32,
+	PCI_BEHIND = PCI_SLOTS, /* place PCI_BEHIND + n: behind the root port in slot n */
+	PCI_PLACES = PCI_BEHIND + PCI_SLOTS,
 	PCI_CONFIG_BYTES = 256,
 	PCI_BARS = 6,
 	PCI_MSIX_MAX = 64,
@@ -43,6 +47,7 @@ enum {
 	PCI_COMMAND = 0x04,
 	PCI_STATUS = 0x06,
 	PCI_REVISION = 0x08,
+	PCI_HEADER_TYPE = 0x0e,
 	PCI_CLASS = 0x09, /* 3 bytes: interface, subclass, class */
 	PCI_BAR0 = 0x10,
 	PCI_SUBSYSTEM_VENDOR = 0x2c,
@@ -59,6 +64,7 @@ enum {
 	PCI_STS_CAPS = 1 << 4,
 
 	PCI_CAP_VENDOR = 0x09,
+	PCI_CAP_EXPRESS = 0x10,
 	PCI_CAP_MSIX = 0x11,
 };
 
@@ -96,6 +102,13 @@ struct pci_ops {
 	 * a capability with side effects. With p->lock held. May be NULL. */
 	void (*config_before_read)(struct pci_dev *p, unsigned off, unsigned len);
 	void (*config_after_write)(struct pci_dev *p, unsigned off, unsigned len);
+	/* The device lost its power, or was reset by its port: as the driver's own reset. With p->lock
+	 * held. NULL only where no port is above the device. */
+	void (*reset)(struct pci_dev *p);
+	/* Root ports, else NULL. A device is about to come behind the port: gives it what it needs
+	 * there, with its lock held. And it is there from power-on, with that memory. */
+	void (*adopt)(struct pci_dev *port, struct pci_dev *behind);
+	void (*cold)(struct pci_dev *port, uint64_t mem_base, uint64_t mem_len);
 };
 
 struct pci_dev {
@@ -106,7 +119,12 @@ struct pci_dev {
 	struct lock lock; /* RANK_DEVICE */
 	/* [lock] from here */
 	struct pci_state live;
-	uint8_t writable[PCI_CONFIG_BYTES]; /* const after build: bits the guest may change */
+	/* Const after build: bits that the guest may change, that it clears by writing 1, and that
+	 * the device changes by itself; and the registers after power-on. */
+	uint8_t writable[PCI_CONFIG_BYTES];
+	uint8_t clears[PCI_CONFIG_BYTES];
+	uint8_t varies[PCI_CONFIG_BYTES];
+	uint8_t fresh[PCI_CONFIG_BYTES];
 	uint64_t bar_bytes[PCI_BARS];       /* const after build; 0: none */
 	unsigned cap_end;                   /* where the next capability goes */
 	unsigned cap_last;                  /* where the pointer to it goes */
@@ -125,6 +143,8 @@ struct pci_ids {
 };
 void pci_dev_init(struct pci_dev *p, const struct pci_ops *ops, const struct pci_ids *ids);
 void pci_dev_done(struct pci_dev *p);
+/* Gives its lock another rank than RANK_DEVICE; before anybody uses it. */
+void pci_dev_rank(struct pci_dev *p, enum lock_rank rank);
 /* A 64-bit memory BAR in registers bar and bar + 1; a power of two of at least a page. */
 void pci_add_bar64(struct pci_dev *p, unsigned bar, uint64_t len_bytes);
 /* A capability of len bytes, its first two (id, next) included; body and the writable mask start
@@ -144,8 +164,10 @@ bool pci_msix_on(const struct pci_dev *p);
 void pci_msix_fire(struct pci_dev *p, unsigned v);
 /* INTA; shows on the line unless the guest switched it off or uses MSI-X. */
 void pci_set_intx(struct pci_dev *p, bool level);
-/* The address of a BAR while the guest has it decoded, else 0. */
+/* The address of a BAR while the guest has it decoded, here and in the port above, else 0. */
 uint64_t pci_bar_gpa(const struct pci_dev *p, unsigned bar);
+/* The registers as after power-on, addresses forgotten; ops->reset first. */
+void pci_reset(struct pci_dev *p);
 
 /* For the device's part operations. commit refuses (ERR_INCOMPAT) what another device saved. */
 void pci_fetch(struct pci_dev *p, struct pci_state *ret);
@@ -171,16 +193,39 @@ extern const struct state_desc pci_host_desc;
 /* The bridge is itself device 0 of the bus. ret_host is freed with ret_dev. */
 MUST_USE struct err *pci_host_new(const struct dev_host *host, struct device **ret_dev,
 				  struct pci_host **ret_host);
-/* Puts a device into a slot, 1 to 31, and gives its BARs addresses as a firmware would. */
-MUST_USE struct err *pci_host_add(struct pci_host *h, struct pci_dev *p, unsigned slot);
+/*
+ * Puts a device into a slot, 1 to 31, or behind a root port that is there. While no vCPU runs. cold:
+ * the machine is being built, and its BARs get addresses as a firmware would give them.
+ */
+MUST_USE struct err *pci_host_add(struct pci_host *h, struct pci_dev *p, unsigned slot, bool cold);
+/* Takes a device out again that is behind a port; it is reset. While no vCPU runs. */
+void pci_host_remove(struct pci_host *h, struct pci_dev *p);
+/* NULL: nothing is there. While no vCPU runs, or on the thread that adds and removes. */
+struct pci_dev *pci_host_at(const struct pci_host *h, unsigned slot);
 /* Slots in use as a bit mask, for the _PRT. */
 uint32_t pci_host_slots(const struct pci_host *h);
+
+/* What a root port lets through to the device behind it. */
+struct pci_link {
+	bool up;           /* there is a device, it has power and is not held in reset */
+	uint8_t bus;       /* the number of the bus behind the port; 0: none yet */
+	uint64_t mem_base; /* memory that is forwarded */
+	uint64_t mem_len;
+};
+/*
+ * From now on the port in p's slot lets that through. reset: the device behind it is as after
+ * power-on from here on. With p->lock held.
+ */
+void pci_host_link(struct pci_host *h, struct pci_dev *p, const struct pci_link *l, bool reset);
+/* Does the port above p, if any, forward all of these addresses to it? With p->lock held. */
+bool pci_host_forwards(struct pci_host *h, const struct pci_dev *p, uint64_t base, uint64_t len);
 
 /* For pci.c: the device's decoded BARs changed; its line's level, silently when it was loaded (the
  * interrupt controller has a record of its own). With p->lock held. */
 void pci_host_decode(struct pci_host *h, struct pci_dev *p);
 void pci_host_line(struct pci_host *h, const struct pci_dev *p, bool level, bool silent);
-/* For pci_host.c, with p->lock held. */
+/* For pci_host.c, with p->lock held: what the BAR's registers say, and the configuration space. */
+uint64_t pci_bar_asked(const struct pci_dev *p, unsigned bar);
 uint32_t pci_config_read(struct pci_dev *p, unsigned off, unsigned len);
 void pci_config_write(struct pci_dev *p, unsigned off, unsigned len, uint32_t v);
 

@@ -8,6 +8,7 @@
  *
  * I1: bars[] holds exactly the decoded BARs of all devices, as of each device's last write.
  * I2: line n is high if and only if lines[n] is not 0.
+ * I3: slots[] changes only while no vCPU runs; links[] is what each port said last.
  */
 #include <string.h>
 
@@ -29,7 +30,8 @@ enum {
 	VENDOR = 0x1b36, /* Red Hat's, whose device 8 is a generic PCIe host bridge */
 	DEVICE_BRIDGE = 0x0008,
 	CLASS_HOST_BRIDGE = 0x060000,
-	BARS_MAX = 2 * PCI_SLOTS,
+	BARS_MAX = 2 * PCI_PLACES,
+	PORT_WINDOW_BYTES = 1 << 20, /* what a port's registers can say at least */
 };
 #define ADDRESS_ENABLE 0x80000000u
 
@@ -42,13 +44,14 @@ struct decoded {
 
 struct pci_host {
 	struct device dev;
-	struct pci_dev bridge;            /* slot 0; its struct device is unused */
-	struct pci_dev *slots[PCI_SLOTS]; /* const after build */
-	uint64_t next_base;               /* build only: where the next BAR goes */
+	struct pci_dev bridge;             /* slot 0; its struct device is unused */
+	struct pci_dev *slots[PCI_PLACES]; /* I3 */
+	uint64_t next_base;                /* build only: where the next BAR goes */
 	struct pci_window win64;
 	struct lock lock; /* RANK_BUS; all below */
 	struct decoded bars[BARS_MAX];
-	uint32_t lines[PCI_GSIS]; /* bit per slot that holds the line up */
+	uint64_t lines[PCI_GSIS]; /* bit per place that holds the line up */
+	struct pci_link links[PCI_SLOTS];
 	struct pci_host_state live;
 	struct pci_host_state saved; /* part.state */
 };
@@ -69,10 +72,25 @@ static struct pci_host *host_of(struct device *dev)
 
 /* ---- configuration space ---- */
 
+/* Who answers to bus, device and function. A device behind a port is alone on its bus. */
+static struct pci_dev *find_dev(struct pci_host *h, unsigned bus, unsigned slot, unsigned fn)
+{
+	if (fn != 0 || bus == 0) {
+		return fn == 0 ? h->slots[slot] : NULL;
+	}
+	LOCK_SCOPE(&h->lock);
+	for (unsigned i = 1; slot == 0 && i < PCI_SLOTS; i++) {
+		if (h->links[i].up && h->links[i].bus == bus) {
+			return h->slots[PCI_BEHIND + i];
+		}
+	}
+	return NULL;
+}
+
 static uint64_t config_read(struct pci_host *h, unsigned bus, unsigned slot, unsigned fn,
 			    unsigned off, unsigned len)
 {
-	struct pci_dev *p = bus == 0 && fn == 0 ? h->slots[slot] : NULL;
+	struct pci_dev *p = find_dev(h, bus, slot, fn);
 	if (p == NULL) {
 		return UINT64_MAX;
 	}
@@ -87,7 +105,7 @@ static uint64_t config_read(struct pci_host *h, unsigned bus, unsigned slot, uns
 static void config_write(struct pci_host *h, unsigned bus, unsigned slot, unsigned fn, unsigned off,
 			 unsigned len, uint64_t v)
 {
-	struct pci_dev *p = bus == 0 && fn == 0 ? h->slots[slot] : NULL;
+	struct pci_dev *p = find_dev(h, bus, slot, fn);
 	if (p == NULL) {
 		return;
 	}
@@ -100,7 +118,7 @@ static void config_write(struct pci_host *h, unsigned bus, unsigned slot, unsign
 
 /* ---- the windows ---- */
 
-/* Which BAR answers at addr; false: none. The device outlives the call: nothing is unplugged. */
+/* Which BAR answers at addr; false: none. The device outlives the access (I3). */
 static bool find_bar(struct pci_host *h, uint64_t addr, unsigned len, struct decoded *ret)
 {
 	LOCK_SCOPE(&h->lock);
@@ -114,6 +132,22 @@ static bool find_bar(struct pci_host *h, uint64_t addr, unsigned len, struct dec
 	return false;
 }
 
+/* Must hold h->lock. */
+static bool forwards(const struct pci_host *h, const struct pci_dev *p, uint64_t base, uint64_t len)
+{
+	if (p->slot < PCI_BEHIND) {
+		return true;
+	}
+	const struct pci_link *l = &h->links[p->slot - PCI_BEHIND];
+	return l->up && base - l->mem_base < l->mem_len && len <= l->mem_len - (base - l->mem_base);
+}
+
+bool pci_host_forwards(struct pci_host *h, const struct pci_dev *p, uint64_t base, uint64_t len)
+{
+	LOCK_SCOPE(&h->lock);
+	return forwards(h, p, base, len);
+}
+
 void pci_host_decode(struct pci_host *h, struct pci_dev *p)
 {
 	LOCK_SCOPE(&h->lock);
@@ -124,8 +158,8 @@ void pci_host_decode(struct pci_host *h, struct pci_dev *p)
 	}
 	unsigned at = 0;
 	for (unsigned bar = 0; bar < PCI_BARS; bar++) {
-		uint64_t base = p->bar_bytes[bar] != 0 ? pci_bar_gpa(p, bar) : 0;
-		if (base == 0) {
+		uint64_t base = p->bar_bytes[bar] != 0 ? pci_bar_asked(p, bar) : 0;
+		if (base == 0 || !forwards(h, p, base, p->bar_bytes[bar])) {
 			continue;
 		}
 		while (at < BARS_MAX && h->bars[at].dev != NULL) {
@@ -146,9 +180,9 @@ void pci_host_decode(struct pci_host *h, struct pci_dev *p)
 void pci_host_line(struct pci_host *h, const struct pci_dev *p, bool level, bool silent)
 {
 	unsigned n = p->slot % PCI_GSIS;
-	uint32_t bit = 1u << p->slot;
+	uint64_t bit = 1ull << p->slot;
 	LOCK_SCOPE(&h->lock);
-	uint32_t old = h->lines[n];
+	uint64_t old = h->lines[n];
 	h->lines[n] = level ? old | bit : old & ~bit;
 	if (!silent && (old != 0) != (h->lines[n] != 0)) {
 		h->dev.host->set_irq(h->dev.host->self, PCI_GSI_BASE + n, level);
@@ -279,15 +313,9 @@ static const struct snap_part_ops host_part_ops = {
 
 /* ---- building ---- */
 
-struct err *pci_host_add(struct pci_host *h, struct pci_dev *p, unsigned slot)
+/* Addresses for the BARs, as a firmware gives them. Must hold p->lock. */
+static struct err *place_bars(struct pci_host *h, struct pci_dev *p, unsigned slot)
 {
-	ENSURE(slot >= 1 && slot < PCI_SLOTS, ERR_USAGE, "PCI slot %u: 1 to %d are possible", slot,
-	       PCI_SLOTS - 1);
-	ENSURE(h->slots[slot] == NULL, ERR_NOT_NOW, "PCI slot %u is taken: give another", slot);
-	LOCK_SCOPE(&p->lock);
-	p->slot = slot;
-	p->live.config[PCI_INT_PIN] = 1; /* INTA */
-	p->live.config[PCI_INT_LINE] = (uint8_t)(PCI_GSI_BASE + slot % PCI_GSIS);
 	for (unsigned bar = 0; bar < PCI_BARS; bar++) {
 		uint64_t len = p->bar_bytes[bar];
 		if (len == 0) {
@@ -300,9 +328,81 @@ struct err *pci_host_add(struct pci_host *h, struct pci_dev *p, unsigned slot)
 		put_le64(at, base | get_le64(at));
 		h->next_base = base + len;
 	}
-	p->bus = h;
-	h->slots[slot] = p;
 	return NULL;
+}
+
+static struct err *check_place(const struct pci_host *h, unsigned slot)
+{
+	ENSURE(slot % PCI_SLOTS >= 1 && slot < PCI_PLACES, ERR_USAGE,
+	       "PCI slot %u: 1 to %d are possible", slot, PCI_SLOTS - 1);
+	ENSURE(h->slots[slot] == NULL, ERR_NOT_NOW, "PCI slot %u is taken: give another", slot);
+	const struct pci_dev *port = h->slots[slot % PCI_SLOTS];
+	ENSURE(slot < PCI_BEHIND || (port != NULL && port->pci_ops->adopt != NULL), ERR_NOT_NOW,
+	       "there is no root port in PCI slot %u", slot % PCI_SLOTS);
+	return NULL;
+}
+
+struct err *pci_host_add(struct pci_host *h, struct pci_dev *p, unsigned slot, bool cold)
+{
+	TRY(check_place(h, slot));
+	bool behind = slot >= PCI_BEHIND;
+	struct pci_dev *port = behind ? h->slots[slot - PCI_BEHIND] : NULL;
+	lock_take(&p->lock);
+	p->slot = slot;
+	p->live.config[PCI_INT_PIN] = 1; /* INTA */
+	p->live.config[PCI_INT_LINE] = (uint8_t)(PCI_GSI_BASE + slot % PCI_GSIS);
+	if (behind) {
+		port->pci_ops->adopt(port, p);
+	}
+	memcpy(p->fresh, p->live.config, sizeof(p->fresh));
+	if (behind && cold) {
+		h->next_base = round_up_u64(h->next_base, PORT_WINDOW_BYTES);
+	}
+	uint64_t base = h->next_base;
+	struct err *e = cold ? place_bars(h, p, slot) : NULL;
+	p->bus = h;
+	lock_drop(&p->lock);
+	TRY(e);
+	h->slots[slot] = p;
+	if (behind && cold) {
+		h->next_base = round_up_u64(h->next_base, PORT_WINDOW_BYTES);
+		port->pci_ops->cold(port, base, h->next_base - base);
+	}
+	return NULL;
+}
+
+void pci_host_remove(struct pci_host *h, struct pci_dev *p)
+{
+	BUG_ON(p->slot < PCI_BEHIND || h->slots[p->slot] != p);
+	h->slots[p->slot] = NULL;
+	LOCK_SCOPE(&p->lock);
+	pci_reset(p); /* nothing of it is decoded, no line is held */
+	p->bus = NULL;
+}
+
+struct pci_dev *pci_host_at(const struct pci_host *h, unsigned slot)
+{
+	return slot < PCI_PLACES ? h->slots[slot] : NULL;
+}
+
+void pci_host_link(struct pci_host *h, struct pci_dev *p, const struct pci_link *l, bool reset)
+{
+	lock_take(&h->lock);
+	h->links[p->slot] = *l;
+	lock_drop(&h->lock);
+	struct pci_dev *behind = h->slots[PCI_BEHIND + p->slot];
+	if (behind == NULL) {
+		return;
+	}
+	LOCK_SCOPE(&behind->lock);
+	if (reset) {
+		pci_reset(behind);
+		return;
+	}
+	pci_host_decode(h, behind);
+	if (behind->pci_ops->moved != NULL) {
+		behind->pci_ops->moved(behind);
+	}
 }
 
 uint32_t pci_host_slots(const struct pci_host *h)

@@ -10,6 +10,7 @@
 #include "devices/virtio.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
@@ -74,7 +75,7 @@ struct err *virtio_init(struct virtio *v, const struct dev_host *host,
 	BUG_ON(opts->nqueues == 0 || opts->nqueues > VIRTIO_QUEUES_MAX ||
 	       opts->queue_size > VIRTQ_SIZE_MAX || opts->config_bytes > VIRTIO_CONFIG_MAX);
 	v->ops = opts->ops;
-	v->id = opts->id;
+	snprintf(v->id, sizeof(v->id), "%s", opts->id);
 	v->offered = opts->features | VIRTIO_F_VERSION_1 | VIRTIO_F_INDIRECT_DESC |
 		     VIRTIO_F_EVENT_IDX | VIRTIO_F_RING_RESET;
 	v->nqueues = opts->nqueues;

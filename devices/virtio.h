@@ -89,7 +89,7 @@ struct virtio_ops {
 struct virtio {
 	struct pci_dev pci; /* first: struct device lies at its start */
 	const struct virtio_ops *ops;
-	const char *id;                    /* name for messages, borrowed; const */
+	char id[NAME_BYTES_MAX + 1];       /* name for messages; const */
 	uint64_t offered;                  /* features; const after init */
 	unsigned nqueues;                  /* const after init */
 	uint16_t queue_size;               /* largest; const after init */

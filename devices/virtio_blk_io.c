@@ -349,7 +349,7 @@ static int queue_fallocate(struct virtio_blk *b, struct blk_req *r)
 static int give_id(struct virtio_blk *b, struct blk_req *r)
 {
 	char id[ID_BYTES + 1] = "";
-	strncpy(id, b->v.id, ID_BYTES);
+	memcpy(id, b->v.id, strnlen(b->v.id, ID_BYTES));
 	r->len = MIN(r->chain.write_bytes - 1, (uint64_t)ID_BYTES);
 	virtq_write(&b->v.q[r->queue], &r->chain, 0, id, r->len);
 	return S_OK;

@@ -446,10 +446,16 @@ static void config_after_write(struct pci_dev *p, unsigned off, unsigned len)
 	}
 }
 
+static void pci_was_reset(struct pci_dev *p)
+{
+	virtio_set_status(of_pci(p), 0);
+}
+
 const struct pci_ops virtio_pci_ops = {
 	.bar_read = bar_read,
 	.bar_write = bar_write,
 	.moved = pci_moved,
 	.config_before_read = config_before_read,
 	.config_after_write = config_after_write,
+	.reset = pci_was_reset,
 };

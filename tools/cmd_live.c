@@ -18,6 +18,8 @@
 #include "core/config.h"
 #include "tools/client.h"
 #include "tools/cmd.h"
+#include "tools/disks.h"
+#include "tools/nets.h"
 #include "tools/out.h"
 
 /* Options that verbs of the table may have. */
@@ -30,6 +32,7 @@ struct live_opts {
 	const char *every;
 	const char *keep;
 	bool off;
+	bool force;
 };
 
 struct live {
@@ -324,24 +327,82 @@ static struct err *do_disk_resize(struct live *l)
 	return simple(l, torpor_disk_resize(l->lib, (unsigned)index, bytes));
 }
 
+static struct err *show_added(struct live *l, const struct torpor_added *d)
+{
+	if (!l->a->json) {
+		printf("%s, bus %u\n", d->id, d->bus);
+	}
+	return done(l, json_pack("{s:s,s:i,s:i}", "id", d->id, "slot", (int)d->slot, "bus",
+				 (int)d->bus));
+}
+
+static struct err *no_slot(const struct config_dev *d)
+{
+	ENSURE(d->slot == 0, ERR_USAGE, "slot=N is for 'torpor run': the first free port is taken");
+	return NULL;
+}
+
+static struct err *do_disk_add(struct live *l)
+{
+	struct config_dev d;
+	struct torpor_added added;
+	SCOPE(fd_close) struct fd fd = FD_NONE;
+	TRY(disks_parse(l->arg[0], &d));
+	TRY(no_slot(&d));
+	ENSURE(!d.capture, ERR_USAGE,
+	       "a disk that is plugged in is in no snapshot: say ro, or capture=off");
+	ENSURE(d.iops == 0 && d.bps == 0, ERR_USAGE, "iops= and bps= are for 'torpor run'");
+	TRY(disks_open_one(&d, &fd));
+	const struct torpor_disk disk = {
+		.fd = fd.n,
+		.path = d.path,
+		.id = d.id,
+		.read_only = d.read_only,
+		.queues = d.queues,
+	};
+	TRY(client_result(l->c, torpor_disk_plug(l->lib, &disk, &added)));
+	return show_added(l, &added);
+}
+
 static struct err *do_net_add(struct live *l)
 {
-	static const char key[] = "tap=";
-	ENSURE(strncmp(l->arg[0], key, sizeof(key) - 1) == 0, ERR_USAGE,
-	       "'%.40s': give tap=INTERFACE", l->arg[0]);
-	unsigned bus = 0;
-	TRY(client_result(l->c, torpor_net_add(l->lib, l->arg[0] + sizeof(key) - 1, &bus)));
-	if (!l->a->json) {
-		printf("bus %u\n", bus);
-	}
-	return done(l, json_pack("{s:i}", "bus", (int)bus));
+	struct config_dev d;
+	struct torpor_added added;
+	char mac[3 * CONFIG_MAC_BYTES];
+	struct host_ends ends = { 0 };
+	struct host_end *end = host_end_next(&ends, "");
+	TRY(nets_parse(l->arg[0], &d));
+	TRY(no_slot(&d));
+	TRY(nets_open_one(&d, end));
+	SCOPE(fd_close) struct fd fd = fd_move(&end->fd);
+	config_mac_text(d.mac, mac);
+	const struct torpor_net net = {
+		.fd = fd.n,
+		.header = end->header,
+		.end = d.path,
+		.id = d.id,
+		.mac = d.mac_chosen ? mac : NULL,
+		.mtu = d.mtu,
+	};
+	TRY(client_result(l->c, torpor_net_plug(l->lib, &net, &added)));
+	return show_added(l, &added);
+}
+
+static struct err *unplug(struct live *l, const char *kind)
+{
+	torpor_set_timeout(l->lib, -1); /* the VM has a limit of its own */
+	ENSURE(l->o.timeout_s <= 600, ERR_USAGE, "--timeout: at most 600 seconds");
+	return simple(l, torpor_unplug(l->lib, kind, l->arg[0], l->o.force, l->o.timeout_s * 1000));
+}
+
+static struct err *do_disk_rm(struct live *l)
+{
+	return unplug(l, "disk");
 }
 
 static struct err *do_net_rm(struct live *l)
 {
-	uint64_t bus = 0;
-	TRY(get_number("BUS", l->arg[0], UINT8_MAX, &bus));
-	return simple(l, torpor_net_remove(l->lib, (unsigned)bus));
+	return unplug(l, "net");
 }
 
 static struct err *do_usb_list(struct live *l)
@@ -737,11 +798,28 @@ static const struct live_row rows[] = {
 	{ ROW("disk resize", "NAME DISK SIZE", "change the size of a disk"),
 	  "DISK counts the --disk options from 0. Shrinking cuts off what lies behind SIZE.", 2, 2,
 	  "", do_disk_resize },
-	{ ROW("net add", "NAME tap=INTERFACE", "plug in a network device"),
-	  "Plugs in a network device on a tap interface and prints its PCI bus.", 1, 1, "",
-	  do_net_add },
-	{ ROW("net rm", "NAME BUS", "unplug a network device"),
-	  "Unplugs the network device on a PCI bus.", 1, 1, "", do_net_rm },
+	{ ROW("disk add", "NAME PATH[,ro]...", "plug in a disk"),
+	  "Plugs a disk into a free root port (--ports of 'torpor run') and prints its id and PCI "
+	  "bus. The\n"
+	  "words behind PATH are those of --disk of 'torpor run'.",
+	  1, 1, "", do_disk_add },
+	{ ROW("disk rm", "NAME ID", "unplug a disk"),
+	  "Asks the guest to give up a disk that was plugged in, waits until it has, and takes the "
+	  "disk out.\n"
+	  "A guest that was not fast enough may still do so later, and then the disk goes.",
+	  1, 1, "force timeout", do_disk_rm },
+	{ ROW("net add", "NAME WHERE[,mac=MAC]...", "plug in a network device"),
+	  "Plugs a network device into a free root port (--ports of 'torpor run') and prints its "
+	  "id "
+	  "and PCI\n"
+	  "bus. WHERE (tap=NAME, user, none) and the words behind it are those of --net of 'torpor "
+	  "run'.",
+	  1, 1, "", do_net_add },
+	{ ROW("net rm", "NAME ID", "unplug a network device"),
+	  "Asks the guest to give up a network device that was plugged in, waits until it has, and "
+	  "takes it\n"
+	  "out.",
+	  1, 1, "force timeout", do_net_rm },
 	{ ROW("usb list", "NAME", "list attached USB devices"),
 	  "Lists the USB devices that the guest was given.", 0, 0, "", do_usb_list },
 	{ ROW("usb attach", "NAME FILE", "give the guest a USB device"),
@@ -846,6 +924,8 @@ static struct err *run_live(struct args *a, int *ret_status)
 		  "from one to the next, like 30s, 5m, 2h or 1d" },
 		{ "keep", "RULES", OPT_TEXT, &l.o.keep,
 		  "which stay: a number, hourly=N, daily=N, with commas; or all" },
+		{ "force", NULL, OPT_FLAG, &l.o.force,
+		  "take it out at once, whatever the guest does" },
 		{ "off", NULL, OPT_FLAG, &l.o.off, "none any more; those there are stay" },
 	};
 	struct opt opts[ARRAY_LEN(all)];

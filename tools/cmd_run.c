@@ -80,6 +80,11 @@ struct err *run_config(const struct run *r, bool console, struct config *c)
 	for (unsigned i = 0; i < r->nets.n; i++) {
 		TRY(nets_add(r->nets.v[i], &c->devs));
 	}
+	/* Behind all others, whose slots stay as they were. */
+	const struct config_dev port = { .kind = CONFIG_PORT };
+	for (unsigned i = 0; i < r->ports; i++) {
+		TRY(err_wrap(config_dev_add(&c->devs, &port, NULL), "--ports"));
+	}
 	return config_check(c);
 }
 

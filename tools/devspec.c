@@ -55,7 +55,7 @@ struct err *devspec_place(const char *option, const char *word, struct config_de
 		TRY(err_wrap(config_check_name(word + 3), "%s: id", option));
 		snprintf(d->id, sizeof(d->id), "%.*s", (int)NAME_BYTES_MAX, word + 3);
 	} else if (strncmp(word, "slot=", 5) == 0) {
-		TRY(devspec_number(option, word, CONFIG_DEVS_MAX, &d->slot));
+		TRY(devspec_number(option, word, CONFIG_SLOT_MAX, &d->slot));
 		ENSURE(d->slot > 0, ERR_USAGE, "%s: slots count from 1", option);
 	} else {
 		*ret_known = false;

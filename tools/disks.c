@@ -47,7 +47,7 @@ static struct err *set_word(const char *word, struct config_dev *d, struct disk_
 	return NULL;
 }
 
-struct err *disks_add(const char *text, struct config_devs *devs)
+struct err *disks_parse(const char *text, struct config_dev *ret)
 {
 	struct config_dev d = { .kind = CONFIG_DISK, .queues = 1 };
 	struct disk_words w = { 0 };
@@ -64,6 +64,14 @@ struct err *disks_add(const char *text, struct config_devs *devs)
 	ENSURE(!w.capture_on || (!d.read_only && !w.capture_off), ERR_USAGE,
 	       "--disk: capture=on does not go with ro or capture=off");
 	d.capture = !d.read_only && !w.capture_off;
+	*ret = d;
+	return NULL;
+}
+
+struct err *disks_add(const char *text, struct config_devs *devs)
+{
+	struct config_dev d;
+	TRY(disks_parse(text, &d));
 	return config_dev_add(devs, &d, NULL);
 }
 
@@ -177,6 +185,12 @@ static void open_all(struct vmm *v, const struct config_devs *devs, const struct
 		ret->n += e == NULL;
 		finding(f, "disk", e);
 	}
+}
+
+struct err *disks_open_one(const struct config_dev *d, struct fd *ret)
+{
+	static const struct manner use = { .lock = lock_disk };
+	return open_one(d, d->path, &use, ret);
 }
 
 struct err *disks_open(struct vmm *v)

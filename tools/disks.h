@@ -14,6 +14,9 @@
 /* "PATH[,ro][,id=NAME][,slot=N][,queues=N][,capture=on|off]" becomes a device of the configuration.
  * A comma in PATH is written twice. */
 MUST_USE struct err *disks_add(const char *text, struct config_devs *devs);
+/* The same for one that is plugged in: what it says, and opening it. */
+MUST_USE struct err *disks_parse(const char *text, struct config_dev *ret);
+MUST_USE struct err *disks_open_one(const struct config_dev *d, struct fd *ret);
 /* Opens each disk: where the vmm's disk_map ("id=PATH") says, else where the configuration does;
  * of a captured one its layer, too, in the store. With the store open and the image, if any. */
 struct vmm;

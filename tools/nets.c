@@ -2,10 +2,14 @@
 /* --net and --net-map. See nets.h. */
 #include "tools/nets.h"
 
+#include <errno.h>
+#include <fcntl.h>
 #include <net/if.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
+#include "core/base/io.h"
 #include "core/net_end.h"
 #include "core/usernet.h"
 #include "tools/devspec.h"
@@ -92,7 +96,7 @@ static struct err *set_word(const char *word, struct config_dev *d)
 	return NULL;
 }
 
-struct err *nets_add(const char *text, struct config_devs *devs)
+struct err *nets_parse(const char *text, struct config_dev *ret)
 {
 	struct config_dev d = { .kind = CONFIG_NET };
 	char word[CONFIG_PATH_BYTES_MAX + 1];
@@ -106,6 +110,14 @@ struct err *nets_add(const char *text, struct config_devs *devs)
 	if (!d.mac_chosen) {
 		TRY(config_mac_make(d.mac));
 	}
+	*ret = d;
+	return NULL;
+}
+
+struct err *nets_add(const char *text, struct config_devs *devs)
+{
+	struct config_dev d;
+	TRY(nets_parse(text, &d));
 	return config_dev_add(devs, &d, NULL);
 }
 
@@ -174,6 +186,23 @@ static struct err *open_one(const char *where, struct host_end *end)
 		return net_end_fd((int)n, end);
 	}
 	return NULL; /* none */
+}
+
+/* The process of user networking stays when ours ends: it must not hold our stderr, which may be a
+ * pipe that somebody reads to its end. */
+struct err *nets_open_one(const struct config_dev *d, struct host_end *end)
+{
+	fflush(NULL);
+	int old = fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, 0);
+	SCOPE(fd_close) struct fd null = FD_NONE;
+	TRY(io_open("/dev/null", O_RDWR, 0, &null));
+	if (old < 0 || dup2(null.n, STDERR_FILENO) < 0) {
+		return ERR_ERRNO("putting stderr aside");
+	}
+	struct err *e = open_one(d->path, end);
+	(void)dup2(old, STDERR_FILENO);
+	(void)close(old);
+	return err_wrap(e, "network device");
 }
 
 /* Where a device is now; ERR_USAGE when nobody says. */

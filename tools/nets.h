@@ -17,6 +17,9 @@
 
 /* "WHERE[,mac=MAC][,mtu=N][,id=NAME][,slot=N]" becomes a device of the configuration. */
 MUST_USE struct err *nets_add(const char *text, struct config_devs *devs);
+/* The same for one that is plugged in: what it says, and opening what is behind it. */
+MUST_USE struct err *nets_parse(const char *text, struct config_dev *ret);
+MUST_USE struct err *nets_open_one(const struct config_dev *d, struct host_end *end);
 /* The descriptors that a list of WHEREs, or ("ID=WHERE") of maps, names; they stay over --detach.
  * At most max, further ones are left out. */
 size_t nets_fds(const struct opt_list *list, int *ret, size_t max);

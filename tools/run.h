@@ -27,6 +27,7 @@ struct run {
 	bool rng;
 	unsigned vsock; /* CID, 0: none */
 	bool balloon;
+	unsigned ports;
 	struct opt_list disks;
 	struct opt_list nets;
 };
@@ -60,6 +61,9 @@ struct run {
 		{ "balloon", NULL, OPT_FLAG, &(r)->balloon,                                        \
 		  "a virtio balloon: the guest's unused memory goes back to the host, by\n"        \
 		  "itself and on 'torpor balloon'" },                                              \
+		{ "ports", "N", OPT_UINT, &(r)->ports,                                             \
+		  "PCI Express root ports, up to 15: slots for 'torpor disk add' and\n"            \
+		  "'torpor net add'; default 0" },                                                 \
 		{ "no-reboot", NULL, OPT_FLAG, &(r)->no_reboot,                                    \
 		  "a reset by the guest ends the VM with status 32" },                             \
 		{ "battery", NULL, OPT_FLAG, &(r)->battery, "a battery and an AC adapter" },       \

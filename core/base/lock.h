@@ -16,6 +16,7 @@ enum lock_rank {
 	RANK_LIFE = 10,   /* VM lifecycle state */
 	RANK_GATE = 20,   /* device callbacks of the main loop against parking */
 	RANK_IRQ = 30,    /* interrupt lines shared by devices */
+	RANK_PORT = 38,   /* a PCIe root port: before the device behind it */
 	RANK_DEVICE = 40, /* a device's state */
 	RANK_BUS = 42,    /* PCI: who decodes which address, shared interrupt lines */
 	RANK_PM = 43,     /* ACPI fixed hardware: other devices bring events to it */

@@ -7,6 +7,7 @@
 #include "devices/acpi_pm.h"
 #include "devices/battery.h"
 #include "devices/i8042.h"
+#include "devices/pcie_port.h"
 #include "devices/rtc.h"
 #include "devices/s2idle.h"
 #include "devices/serial.h"
@@ -28,6 +29,7 @@ static const struct state_desc *const fuzz_tables[] = {
 	&battery_desc,    &virtio_blk_desc,   &virtio_console_desc,
 	&virtio_net_desc, &virtio_vsock_desc, &virtio_balloon_desc,
 	&s2idle_desc,
+	&pcie_port_desc,
 };
 
 #endif

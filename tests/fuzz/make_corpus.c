@@ -251,7 +251,7 @@ static struct err *make_virtio(const char *root)
 		{ 6, 0, 1, 0 },
 		{ 7 },
 	};
-	for (unsigned kind = 0; kind < CONFIG__KINDS; kind++) {
+	for (unsigned kind = 0; kind < CONFIG_PORT; kind++) {
 		SCOPE(wbuf_done) struct wbuf w = wbuf_make(KIB);
 		wbuf_u8(&w, (uint8_t)kind);
 		wbuf_u8(&w, 3 | 8); /* started, with all that the device offers */
@@ -261,6 +261,46 @@ static struct err *make_virtio(const char *root)
 	return NULL;
 }
 
+/* Operations of fuzz_pcie.c: kind, bus, width, offset, value. */
+static struct err *make_pcie(const char *root)
+{
+	static const uint8_t ops[][8] = {
+		{ 7, 0, 1, 0x04, 6 },                /* memory and messages on */
+		{ 5, 0, 2, 0x00, 0, 0, 0xe0, 0xfe }, /* a vector of the port, wherever its BAR is */
+		{ 7, 0, 1, 0x58, 0x39, 0x14 },       /* interrupts of the slot; power stays off */
+		{ 7, 0, 1, 0x5c, 8 },                /* PME's */
+		{ 0 },                               /* a device comes */
+		{ 7, 0, 1, 0x5a, 0xff, 0x01 },       /* events cleared */
+		{ 4 },
+		{ 7, 0, 1, 0x58, 0x39, 0x10 }, /* power on */
+		{ 7, 0, 2, 0x20, 0x10, 0xc0, 0x10, 0xc0 },
+		{ 6, 1, 2, 0x10, 0, 0, 0x10, 0xc0 }, /* the device's BAR in the port's window */
+		{ 6, 1, 1, 0x04, 6 },
+		{ 5, 1, 0, 0x01, 1 },
+		{ 4 },
+		{ 2, 0, 0, 0, 0x00, 0x01 }, /* two PMEs */
+		{ 2, 0, 0, 0, 0x08, 0x01 },
+		{ 3 },
+		{ 7, 0, 2, 0x60, 0, 0, 1 }, /* the first is seen */
+		{ 7, 0, 1, 0x3e, 0x40 },    /* the bus is reset */
+		{ 7, 0, 1, 0x3e, 0 },
+		{ 7, 0, 1, 0x50, 0x10 }, /* the link off and on */
+		{ 7, 0, 1, 0x50, 0 },
+		{ 1 }, /* the button */
+		{ 7, 0, 1, 0x58, 0x39, 0x14 },
+		{ 0 },                /* it goes */
+		{ 7, 0, 0, 0x19, 9 }, /* another bus number */
+		{ 0 },
+		{ 0 }, /* a surprise */
+		{ 4 },
+	};
+	SCOPE(wbuf_done) struct wbuf w = wbuf_make(KIB);
+	wbuf_put(&w, ops, sizeof(ops));
+	TRY(corpus_put(root, "pcie", "empty", &w));
+	wbuf_u8(&w, 0); /* an odd length: something is in from the start */
+	return corpus_put(root, "pcie", "cold", &w);
+}
+
 static struct err *make_all(const char *root)
 {
 	TRY(make_boot(root));
@@ -268,6 +308,7 @@ static struct err *make_all(const char *root)
 	TRY(corpus_store(root));
 	TRY(make_manifest(root));
 	TRY(make_virtio(root));
+	TRY(make_pcie(root));
 	return make_texts(root);
 }
 

@@ -97,8 +97,9 @@ expect_error 1 'no balloon' t balloon web 16M --wait
 expect_error 1 'no balloon' t balloon web
 expect_error 1 'no battery' t battery web goldfish capacity 40
 expect_error 1 'no disk 0' t disk resize web 0 1G
-expect_error 1 'PCI' t net add web tap=tap0
-expect_error 1 'PCI' t net rm web 1
+expect_error 1 'PCI' t net add web none
+expect_error 1 'no interface' t net add web tap=none0
+expect_error 1 "no device 'nic'" t net rm web nic
 expect_error 1 'USB' t usb list web
 expect_error 1 'USB' t usb attach web /dev/null
 expect_error 1 'USB' t usb key web /dev/null

@@ -5,6 +5,7 @@
  * does. Prints "tid N" of vCPU 0, so that the caller can look at it.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -235,8 +236,22 @@ static void devices(void)
 	FAILS(torpor_snd_mute(c, true), ENODEV, "sound");
 	FAILS(torpor_vfio(c, "EndPoint", "/sys/bus/pci/devices/x", true, true), ENODEV, "PCI");
 	FAILS(torpor_vfio(c, "Midpoint", "/x", true, true), ENOENT, "Midpoint");
-	FAILS(torpor_net_add(c, "tap0", &n), ENODEV, "PCI");
+	int pair[2];
+	check("a pair", socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) == 0);
+	FAILS(torpor_net_add(c, "tap0", -1, &n), EINVAL, "descriptor");
+	FAILS(torpor_net_add(c, "tap0", pair[0], &n), ENODEV, "PCI");
 	FAILS(torpor_net_remove(c, 1), ENODEV, "PCI");
+	struct torpor_added added;
+	const struct torpor_net net = { .fd = pair[1], .end = "none" };
+	FAILS(torpor_net_plug(c, &net, &added), ENODEV, "--ports");
+	int file = open("/dev/null", O_RDWR | O_CLOEXEC);
+	const struct torpor_disk disk = { .fd = file, .path = "/dev/null" };
+	FAILS(torpor_disk_plug(c, &disk, &added), EINVAL, "regular file");
+	FAILS(torpor_unplug(c, "disk", "vda", true, 0), ENOENT, "vda");
+	FAILS(torpor_unplug(c, "fan", "vda", true, 0), ENOENT, "fan");
+	close(file);
+	close(pair[0]);
+	close(pair[1]);
 }
 
 static void events(const char *vm, const char *path)

@@ -82,7 +82,7 @@ static inline void fd_init(struct fake_driver *d)
 static inline void fd_plug(struct fake_driver *d, struct pci_dev *dev)
 {
 	d->dev = dev;
-	ok_(pci_host_add(d->bus, dev, FD_SLOT));
+	ok_(pci_host_add(d->bus, dev, FD_SLOT, true));
 	fd_ecam_put(d, PCI_COMMAND, 2, PCI_CMD_MEMORY | PCI_CMD_MASTER);
 	d->bar = fd_ecam(d, PCI_BAR0, 4) & ~0xfull;
 }

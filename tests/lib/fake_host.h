@@ -20,7 +20,7 @@ struct fake_host {
 	bool level[FAKE_GSIS];
 	unsigned rises[FAKE_GSIS];
 	unsigned requests[DEV_EXIT + DEV_EXITS]; /* by enum dev_request */
-	unsigned events[DEV_EVENT_BALLOON + 1];  /* by enum dev_event */
+	unsigned events[DEV_EVENT_SLOT + 1];     /* by enum dev_event */
 	uint64_t vm_ns;
 	uint64_t wall_offset_ns;
 	uint64_t timer_at;

@@ -118,23 +118,35 @@ void v_map(struct vdev *d)
 	}
 }
 
+static bool is_virtio(unsigned slot, unsigned type)
+{
+	uint32_t id = v_cfg_get(slot, 0);
+	CHECK(v_any_vmm || id == v_cfg_get_port(slot, 0), id);
+	return (id & 0xffff) == VENDOR && id >> 16 == 0x1040 + type;
+}
+
+bool v_open(unsigned slot, unsigned type, struct vdev *ret)
+{
+	if (!is_virtio(slot, type)) {
+		return false;
+	}
+	ret->slot = slot;
+	ret->type = type;
+	if (v_any_vmm) {
+		place_bars(slot);
+	}
+	v_cfg_put(slot, 4, 6); /* memory, bus master */
+	v_map(ret);
+	return true;
+}
+
 bool v_find(unsigned type, unsigned nth, struct vdev *ret)
 {
 	for (unsigned slot = 1; slot < 32; slot++) {
-		uint32_t id = v_cfg_get(slot, 0);
-		CHECK(v_any_vmm || id == v_cfg_get_port(slot, 0), id);
-		if ((id & 0xffff) != VENDOR || id >> 16 != 0x1040 + type || nth-- > 0) {
-			continue;
+		if (is_virtio(slot, type) && nth-- == 0) {
+			memset(ret, 0, sizeof(*ret));
+			return v_open(slot, type, ret);
 		}
-		memset(ret, 0, sizeof(*ret));
-		ret->slot = slot;
-		ret->type = type;
-		if (v_any_vmm) {
-			place_bars(slot);
-		}
-		v_cfg_put(slot, 4, 6); /* memory, bus master */
-		v_map(ret);
-		return true;
 	}
 	return false;
 }

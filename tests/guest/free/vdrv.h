@@ -55,6 +55,9 @@ uint32_t v_cfg_get_port(unsigned slot, unsigned off); /* by 0xcf8 and 0xcfc */
 
 /* Set before v_find: the VMM may have no ports of configuration space, and may leave BARs unplaced. */
 extern bool v_any_vmm;
+
+/* The device of a virtio type in one place: a slot of bus 0, or 32 times the bus. Its queues stay. */
+bool v_open(unsigned slot, unsigned type, struct vdev *ret);
 /* The nth device of a virtio type; false: there is none. */
 bool v_find(unsigned type, unsigned nth, struct vdev *ret);
 /* Reads the capabilities again, after the BAR moved. */

@@ -62,7 +62,7 @@ static void test_refusals(void **state)
 	ok(add(&l, (struct config_dev){ .kind = CONFIG_CONSOLE }));
 	fails(add(&l, (struct config_dev){ .kind = CONFIG_CONSOLE }), ERR_USAGE);
 	assert_int_equal(l.n, 2);
-	while (l.n < CONFIG_DEVS_MAX) {
+	while (l.n < CONFIG_SLOT_MAX) {
 		ok(add(&l, disk("", 0)));
 	}
 	fails(add(&l, disk("", 0)), ERR_USAGE);
