@@ -42,7 +42,7 @@ for from in boot web@; do
 	ear=$!
 	until [ -e "$tmp/notify.up" ]; do sleep 0.05; done
 	lines=$(cat "$tmp/web.log" 2>/dev/null | wc -l)
-	last=$(sed -nE 's/^beat ([0-9]+) .*/\1/p' "$tmp/web.log" 2>/dev/null | tail -n 1)
+	last=$(head -n "$lines" "$tmp/web.log" 2>/dev/null | sed -nE 's/^beat ([0-9]+) .*/\1/p' | tail -n 1)
 	NOTIFY_SOCKET=$tmp/notify "$torpor" start web --foreground --store "$store" >"$tmp/fore.out" 2>"$tmp/fore.err" &
 	keeper=$!
 	wait "$ear"
