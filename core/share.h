@@ -3,7 +3,7 @@
  * Memory of a snapshot that several VMs share (`torpor restore --share-memory`): a keeper, a small
  * process per snapshot, reads all of it from the store, verified, into a sealed memfd, and then
  * hands it to whoever restores that snapshot; each maps it privately, so what a VM writes is its
- * own. docs/decisions/0018-shared-memory.md has the reasons.
+ * own. docs/decisions/0020-shared-memory.md has the reasons.
  *
  * Beside the run folder, where no jailed VM can write, is RUN_FOLDER-share/ with ROOT.sock and
  * ROOT.lock, ROOT being the first half of the snapshot's root digest: equal content, one keeper. A
