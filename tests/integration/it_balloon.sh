@@ -48,6 +48,9 @@ for how in "beat=1" "beat=1 event=0 intx=1"; do
 		is 16M 4096
 		holds $((all - 16384 + 512)) 0 "after inflating"
 		take v || die "take: $(cat "$tmp/take.err")"
+		# The first take is of all memory, but not of 4096 pages of patterns that were given back.
+		stored=$(json "$tmp/take.json" pages_stored)
+		[ "$i" != 1 ] || [ "$stored" -lt 3000 ] || bad "what was given back is stored: $stored pages"
 		holds $((all - 16384 + 512)) 0 "after a take"
 		is 4M 1024
 		holds $((all + 512)) $((all - 4096 - 512)) "after deflating"

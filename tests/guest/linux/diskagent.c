@@ -4,8 +4,8 @@
  * content says which and when, each with fsync, and reads another one back from the disk itself. What
  * every file must hold it knows from memory, so a disk of another time than memory is seen. Per round
  * "disk: round N", else "disk: FAIL ..." and no more. Input, single characters: h takes
- * 32 MiB of memory ("disk: holds"), g gives them back ("disk: gave"), e draws from /dev/hwrng ("disk: drew HEX"), u unmounts
- * ("disk: unmounted") and stops.
+ * 32 MiB of memory ("disk: holds"), g gives them back ("disk: gave"), e draws from /dev/hwrng ("disk: drew HEX"), c drops the
+ * kernel's caches ("disk: dropped"), u unmounts ("disk: unmounted") and stops.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -114,12 +114,24 @@ static void draw(void)
 		(unsigned long long)v[1]);
 }
 
+static void drop_caches(void)
+{
+	int fd = open("/proc/sys/vm/drop_caches", O_WRONLY);
+	if (fd < 0 || write(fd, "3", 1) != 1) {
+		fail("drop_caches", 0, 0);
+	}
+	close(fd);
+	dprintf(1, "disk: dropped\n");
+}
+
 static void answer(char c)
 {
 	if (c == 'h' || c == 'g') {
 		hold(c == 'h');
 	} else if (c == 'e') {
 		draw();
+	} else if (c == 'c') {
+		drop_caches();
 	} else if (c == 'u') {
 		if (umount("/mnt") != 0) {
 			fail("umount", 0, 0);
@@ -138,6 +150,8 @@ int main(void)
 
 	mkdir("/dev", 0755);
 	mkdir("/mnt", 0755);
+	mkdir("/proc", 0755);
+	mount("proc", "/proc", "proc", 0, NULL);
 	mount("dev", "/dev", "devtmpfs", 0, NULL);
 	int fd = open("/dev/console", O_RDWR | O_NOCTTY);
 	for (int i = 0; i < 3; i++) {
