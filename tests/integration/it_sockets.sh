@@ -42,12 +42,13 @@ expect_error 1 'No such file' other --socket "$tmp/nowhere/x.sock"
 expect_error 2 'a socket takes' other --socket "$tmp/$(printf 'x%.0s' {1..120})"
 [ -S "$sock" ] && [ -S "$ro" ] || bad "another VM's start took the sockets away"
 # Another user is told so and gets nothing, on either socket, even where the files would let him in.
-if [ "$(id -u)" = 0 ] && command -v setpriv >/dev/null; then
+other_user() { setpriv --reuid=65534 --regid=65534 --clear-groups "$@"; }
+if [ "$(id -u)" = 0 ] && other_user true; then
 	cp "$lib/ctlsend" "$tmp/far/ctlsend"
 	chmod 711 "$tmp" "$tmp/far"
 	chmod 777 "$sock" "$ro"
 	for s in "$sock" "$ro"; do
-		printf '"VcpuPidTid"' | setpriv --reuid=65534 --regid=65534 --clear-groups "$tmp/far/ctlsend" "$s" >"$tmp/other" 2>&1
+		printf '"VcpuPidTid"' | other_user "$tmp/far/ctlsend" "$s" >"$tmp/other" 2>&1
 		grep -q '^{"ErrString":"user 65534 may not control this VM: only user 0 and root (errno 1 EPERM)"}$' "$tmp/other" ||
 			bad "another user gets $(cat "$tmp/other")"
 	done
