@@ -117,6 +117,21 @@ static struct err *stage_keep(const char *file, unsigned stage, uint64_t *ret_tx
 	return salvage_meta_keep(file, stage == 1 ? newer : 1 - newer, ret_txnid);
 }
 
+/* The damaged store's environment of that name goes to the copy in dir, as of that stage. */
+static struct err *copy_env(const struct salvage *s, const char *dir, const char *env,
+			    unsigned stage)
+{
+	char a[PATH_BYTES];
+	char b[PATH_BYTES];
+	uint64_t txnid = 0;
+	snprintf(b, sizeof(b), "%s/%s", dir, env);
+	TRY(io_mkdirs(b));
+	snprintf(a, sizeof(a), "%s/%s/data.mdb", s->from, env);
+	snprintf(b, sizeof(b), "%s/%s/data.mdb", dir, env);
+	TRY(salvage_copy(a, b));
+	return stage > 0 ? stage_keep(b, stage, &txnid) : NULL;
+}
+
 /* ---- the catalog ---- */
 
 static struct err *catalog_try(struct salvage *s, unsigned stage)
@@ -124,18 +139,10 @@ static struct err *catalog_try(struct salvage *s, unsigned stage)
 	char dir[STORE_DIR_MAX + 64];
 	char a[PATH_BYTES];
 	char b[PATH_BYTES];
-	uint64_t txnid = 0;
 	TRY(copy_dir(s, dir, sizeof(dir)));
 	snprintf(a, sizeof(a), "%s/families", dir);
 	TRY(io_mkdirs(a));
-	snprintf(b, sizeof(b), "%s/catalog", dir);
-	TRY(io_mkdirs(b));
-	snprintf(a, sizeof(a), "%s/catalog/data.mdb", s->from);
-	snprintf(b, sizeof(b), "%s/catalog/data.mdb", dir);
-	TRY(salvage_copy(a, b));
-	if (stage > 0) {
-		TRY(stage_keep(b, stage, &txnid));
-	}
+	TRY(copy_env(s, dir, "catalog", stage));
 	snprintf(a, sizeof(a), "%s/FORMAT", s->from);
 	snprintf(b, sizeof(b), "%s/FORMAT", dir);
 	TRY(salvage_copy(a, b));
@@ -181,21 +188,11 @@ static struct err *guests_try(struct salvage *s, unsigned stage, struct store_gu
 {
 	struct store copy = { .rdonly = false };
 	char dir[STORE_DIR_MAX + 64];
-	char a[PATH_BYTES];
-	char b[PATH_BYTES];
-	uint64_t txnid = 0;
 	TRY(uuid_of(s->from, copy.uuid));
 	TRY(copy_dir(s, dir, sizeof(dir)));
 	ENSURE(strlen(dir) < sizeof(copy.dir), ERR_LIMIT, "%s: the path is too long", dir);
 	memcpy(copy.dir, dir, strlen(dir) + 1);
-	snprintf(b, sizeof(b), "%s/guests", dir);
-	TRY(io_mkdirs(b));
-	snprintf(a, sizeof(a), "%s/guests/data.mdb", s->from);
-	snprintf(b, sizeof(b), "%s/guests/data.mdb", dir);
-	TRY(salvage_copy(a, b));
-	if (stage > 0) {
-		TRY(stage_keep(b, stage, &txnid));
-	}
+	TRY(copy_env(s, dir, "guests", stage));
 	return store_guest_list(&copy, ret, ret_n);
 }
 
@@ -391,22 +388,16 @@ static struct err *copy_try(struct salvage *s, struct copy *c, unsigned stage,
 			    const uint8_t uuid[16])
 {
 	char text[37];
-	char a[PATH_BYTES];
-	char b[PATH_BYTES];
-	uint64_t txnid = 0;
+	char env[64];
+	char path[PATH_BYTES];
 	uuid_text(uuid, text);
 	TRY(copy_dir(s, c->dir, sizeof(c->dir)));
-	snprintf(b, sizeof(b), "%s/families/%s/holders", c->dir, text);
-	TRY(io_mkdirs(b));
-	snprintf(a, sizeof(a), "%s/families/%s/data.mdb", s->from, text);
-	snprintf(b, sizeof(b), "%s/families/%s/data.mdb", c->dir, text);
-	TRY(salvage_copy(a, b));
-	snprintf(b, sizeof(b), "%s/families/%s", c->dir, text);
-	TRY(io_replace(b, "open.lock", "", 0));
-	if (stage > 0) {
-		snprintf(b, sizeof(b), "%s/families/%s/data.mdb", c->dir, text);
-		TRY(stage_keep(b, stage, &txnid));
-	}
+	snprintf(env, sizeof(env), "families/%s", text);
+	TRY(copy_env(s, c->dir, env, stage));
+	snprintf(path, sizeof(path), "%s/%s/holders", c->dir, env);
+	TRY(io_mkdirs(path));
+	snprintf(path, sizeof(path), "%s/%s", c->dir, env);
+	TRY(io_replace(path, "open.lock", "", 0));
 	SCOPE(family_closep) struct family *f = NULL;
 	TRY(copy_open(c, uuid, false, &f));
 	c->opens = true;
