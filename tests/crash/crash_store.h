@@ -23,6 +23,7 @@
 #include "core/base/io.h"
 #include "core/base/limits.h"
 #include "store/store.h"
+#include "tests/lib/tmp_root.h"
 
 enum {
 	CRASH_VMS = 24,
@@ -247,9 +248,9 @@ static UNUSED void crash_rmdir(const char *dir)
 /* In memory if there is such a place: what is tested is not the disk. */
 static UNUSED void crash_tmpdir(char out[256])
 {
-	const char *tmp = getenv("TMPDIR");
-	if (tmp == NULL) {
-		tmp = access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp";
+	const char *tmp = tmp_root();
+	if (getenv("TMPDIR") == NULL && access("/dev/shm", W_OK) == 0) {
+		tmp = "/dev/shm";
 	}
 	snprintf(out, 256, "%s/torpor-rot-XXXXXX", tmp);
 	if (mkdtemp(out) == NULL) {

@@ -10,6 +10,7 @@
 #include <time.h>
 
 #include "core/base/bytes.h"
+#include "tests/lib/tmp_root.h"
 
 enum {
 	KERNEL_PAGES = 24,
@@ -401,12 +402,12 @@ bool crash_run_long(void)
 void crash_dir_make(char out[256])
 {
 	struct statvfs v;
-	const char *tmp = getenv("TMPDIR");
+	const char *tmp = tmp_root();
 	if (statvfs("/dev/shm", &v) == 0 && access("/dev/shm", W_OK) == 0 &&
 	    (uint64_t)v.f_bavail * v.f_frsize > 512 * MIB) {
 		tmp = "/dev/shm";
 	}
-	snprintf(out, 256, "%s/torpor-crash-XXXXXX", tmp != NULL ? tmp : "/tmp");
+	snprintf(out, 256, "%s/torpor-crash-XXXXXX", tmp);
 	BUG_ON(mkdtemp(out) == NULL);
 }
 

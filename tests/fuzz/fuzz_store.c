@@ -17,6 +17,7 @@
 #include "store/frame.h"
 #include "tests/fuzz/fake_lmdb.h"
 #include "tests/fuzz/fuzz.h"
+#include "tests/lib/tmp_root.h"
 
 #define MAP_BYTES_MAX_HERE (8 * MIB) /* more makes a run slow, and reaches nothing new */
 #define PAGES_MAX (16 * MIB / PAGE_BYTES)
@@ -210,8 +211,7 @@ static struct family *make_family(void)
 	f->env = fake_env();
 	map_zero_init(&f->zero);
 	/* No holder is alive: an empty folder. */
-	const char *tmp = getenv("TMPDIR");
-	snprintf(f->holders, sizeof(f->holders), "%s/tt-fuzz-none", tmp != NULL ? tmp : "/tmp");
+	snprintf(f->holders, sizeof(f->holders), "%s/tt-fuzz-none", tmp_root());
 	BUG_ON(mkdir(f->holders, 0700) != 0 && access(f->holders, R_OK) != 0);
 	return f;
 }

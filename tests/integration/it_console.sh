@@ -10,18 +10,6 @@ case $tier in quick) rounds=3 ;; long) rounds=100 ;; *) rounds=8 ;; esac
 
 g=$guests/virtio.pvh
 ser=$tmp/v.ser
-# lines FILE FROM: its console lines are whole, and count from FROM on without a gap; the next to $next.
-lines() {
-	next=$(awk -v n="$2" '
-		$2 == "con" {
-			want = ""
-			for (i = 0; i < 48; i++) want = want sprintf("%c", 97 + (n + i) % 26)
-			if ($3 + 0 != n || $4 != want) { print "at " n ": " $0; exit }
-			n++
-		}
-		END { print n }' "$1" | head -n 1)
-	case $next in at*) die "$1: lost, doubled or torn $next" ;; esac
-}
 # typed TEXT: the guest got it, in pieces as they come; looked for in the serial output from line $from on.
 typed() {
 	local i
@@ -59,7 +47,7 @@ for how in "beat=1" "beat=1 event=0 intx=1"; do
 		fi
 		vm_kill "$vm_pid"
 		sleep 0.2 # the stamper empties the pipe
-		lines "$tmp/v.out" "$n"
+		console_lines "$tmp/v.out" "$n"
 		n=$next
 		vm_begin v restore v --serial "file:$ser"
 	done
@@ -68,13 +56,13 @@ for how in "beat=1" "beat=1 event=0 intx=1"; do
 	take v || die "take: $(cat "$tmp/take.err")"
 	vm_kill "$vm_pid"
 	sleep 0.2
-	lines "$tmp/v.out" "$n"
+	console_lines "$tmp/v.out" "$n"
 	vm_begin v restore v --serial "file:$ser"
 	wait_line "$tmp/v.out" 'con [0-9]+' 30 || die "$how: nothing after a restore"
 	first=$((10#$(cut -d ' ' -f 2 <<<"$line")))
 	[ "$first" -ge "$n" ] && [ "$first" -le "$next" ] || bad "$how: goes on at $first, wanted $n to $next"
 	wait_line "$tmp/v.out" "con 0*$((first + 20)) " 30 || die "$how: stands still"
-	lines "$tmp/v.out" "$first"
+	console_lines "$tmp/v.out" "$first"
 	vm_kill "$vm_pid"
 done
 vm_port=serial

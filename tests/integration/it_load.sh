@@ -67,18 +67,6 @@ agrees() {
 	vm_send V
 	soon 30 eval "sound; tail -n +$from \"$ser\" | grep -q '^verified $blocks\$'" || die "$1: the disk is not read to its end: $(tail -n 2 "$ser")"
 }
-# The console's lines count from $1 on without a gap; the next to $next.
-lines() {
-	next=$(awk -v n="$1" '
-		$2 == "con" {
-			want = ""
-			for (i = 0; i < 48; i++) want = want sprintf("%c", 97 + (n + i) % 26)
-			if ($3 + 0 != n || $4 != want) { print "at " n ": " $0; exit }
-			n++
-		}
-		END { print n }' "$tmp/l.out" | head -n 1)
-	case $next in at*) die "console: lost, doubled or torn $next" ;; esac
-}
 # What the other ends saw until the VM was gone: the last frame to $frame, the first one of this process to
 # $frame_from; likewise the words of all connections so far.
 other_ends() {
@@ -121,7 +109,7 @@ for how in "event=1" "event=0 intx=1"; do
 		sound
 		vm_kill "$vm_pid"
 		sleep 0.2 # the stamper empties the pipe
-		lines "$con"
+		console_lines "$tmp/l.out" "$con"
 		con=$next
 		other_ends
 		[ "$frame_from" = $((frames + 1)) ] || bad "round $i: frame $frame_from after $frames"

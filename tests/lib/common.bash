@@ -155,6 +155,18 @@ take() {
 }
 # The binary with this test's store; never for ever.
 t() { timeout 120 "$torpor" "$@" --store "$store"; }
+# console_lines FILE FROM: the console lines of the guests virtio and load are whole, and count from FROM on without a gap; the next to $next.
+console_lines() {
+	next=$(awk -v n="$2" '
+		$2 == "con" {
+			want = ""
+			for (i = 0; i < 48; i++) want = want sprintf("%c", 97 + (n + i) % 26)
+			if ($3 + 0 != n || $4 != want) { print "at " n ": " $0; exit }
+			n++
+		}
+		END { print n }' "$1" | head -n 1)
+	case $next in at*) die "$1: lost, doubled or torn $next" ;; esac
+}
 # expect_error STATUS REGEX CMD...: CMD must exit so, with one line on stderr that matches.
 expect_error() {
 	local want=$1 re=$2 got what

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What unit tests expect of a result: success, or a failure of one class. Header only, after cmocka.h.
- * One thread.
+ * What unit tests expect of a result: success, or a failure of one class. Header only, after
+ * cmocka.h. One thread.
  */
 #ifndef TORPOR_TESTS_EXPECT_H
 #define TORPOR_TESTS_EXPECT_H
@@ -21,6 +21,15 @@ static inline UNUSED void fails(struct err *e, enum err_class class)
 	assert_non_null(e);
 	assert_string_equal(err_class_name(err_class(e)), err_class_name(class));
 	err_free(e);
+}
+
+/* What the setup made; a setup that could not, here, leaves none, and the test is skipped. */
+static inline UNUSED void *given(void **state)
+{
+	if (*state == NULL) {
+		skip();
+	}
+	return *state;
 }
 
 #endif

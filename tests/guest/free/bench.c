@@ -213,12 +213,6 @@ static void touch(void)
 	print("touched %lu us %lu\n", n, us);
 }
 
-static void tick(struct frame *f)
-{
-	(void)f;
-	lapic_set(LAPIC_EOI, 0);
-}
-
 static void answer(int c)
 {
 	switch (c) {
@@ -299,7 +293,7 @@ void guest_main(void)
 	print("filled %lu pages %lu\n", npages, nfilled);
 	if (sleep) {
 		lapic_on();
-		irq_handler(0x40, tick);
+		irq_handler(0x40, irq_tick);
 	}
 	step = beat_ms * tsc_khz();
 	next = rdtsc() + step;

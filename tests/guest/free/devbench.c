@@ -279,12 +279,6 @@ static bool vsock_turn(void)
 	return did;
 }
 
-static void tick(struct frame *f)
-{
-	(void)f;
-	lapic_set(LAPIC_EOI, 0);
-}
-
 void guest_main(void)
 {
 	bool (*turn)(void) = blk_turn;
@@ -292,7 +286,7 @@ void guest_main(void)
 
 	irq_off();
 	lapic_on();
-	irq_handler(TICK, tick);
+	irq_handler(TICK, irq_tick);
 	v_any_vmm = true;
 	depth = (unsigned)arg_number("depth", 32);
 	bytes = (unsigned)arg_number("bytes", 4096);

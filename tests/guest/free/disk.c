@@ -205,12 +205,6 @@ static void key(int c, bool *still)
 	}
 }
 
-static void tick(struct frame *f)
-{
-	(void)f;
-	lapic_set(LAPIC_EOI, 0);
-}
-
 void guest_main(void)
 {
 	uint64_t beat = arg_number("beat", 5);
@@ -218,7 +212,7 @@ void guest_main(void)
 
 	irq_off();
 	lapic_on();
-	irq_handler(0x7d, tick);
+	irq_handler(0x7d, irq_tick);
 	state = arg_number("seed", 1) * 0x9e3779b97f4a7c15ull | 1;
 	flushes = arg_number("flush", 1);
 	CHECK(v_find(BLK, 0, &blk), 0);

@@ -381,12 +381,6 @@ static void key(int c)
 	}
 }
 
-static void tick(struct frame *f)
-{
-	(void)f;
-	lapic_set(LAPIC_EOI, 0);
-}
-
 void guest_main(void)
 {
 	uint64_t beat = arg_number("beat", 5), rounds = 0;
@@ -395,7 +389,7 @@ void guest_main(void)
 	irq_off();
 	lapic_on();
 	intx = arg_number("intx", 0);
-	irq_handler(0x7d, tick);
+	irq_handler(0x7d, irq_tick);
 	for (unsigned slot = 1; slot < 32 && n < PORTS; slot++) {
 		n += port_open(&ports[n], n, slot);
 	}

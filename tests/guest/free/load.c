@@ -335,12 +335,6 @@ static bool con_turn(void)
 
 /* ---- all of it ---- */
 
-static void tick(struct frame *f)
-{
-	(void)f;
-	lapic_set(LAPIC_EOI, 0);
-}
-
 void guest_main(void)
 {
 	uint64_t features = V_INDIRECT_DESC | (arg_number("event", 1) ? V_EVENT_IDX : 0);
@@ -349,7 +343,7 @@ void guest_main(void)
 
 	irq_off();
 	lapic_on();
-	irq_handler(TICK, tick);
+	irq_handler(TICK, irq_tick);
 	disk_begin(features, vec);
 	net_begin(features, vec ? vec + 8 : 0);
 	con_begin(features, vec ? vec + 16 : 0);

@@ -254,12 +254,6 @@ static void start(uint64_t features, bool merge)
 	}
 }
 
-static void tick(struct frame *f)
-{
-	(void)f;
-	lapic_set(LAPIC_EOI, 0);
-}
-
 void guest_main(void)
 {
 	uint64_t beat = arg_number("beat", 10), round = 0;
@@ -274,7 +268,7 @@ void guest_main(void)
 	features |= arg_number("event", 1) ? V_EVENT_IDX : 0;
 	features |= merge ? F_MERGE : 0;
 	features |= udp == 1 ? F_CSUM | F_GUEST_CSUM : 0;
-	irq_handler(0x7d, tick);
+	irq_handler(0x7d, irq_tick);
 	CHECK(v_find(NET, 0, &net), 0);
 	start(features, merge);
 	CHECK(udp != 1 || net.features & F_CSUM, net.features);

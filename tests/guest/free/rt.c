@@ -596,7 +596,7 @@ void sync_hold(void)
 	}
 }
 
-static void rest_tick(struct frame *f)
+void irq_tick(struct frame *f)
 {
 	(void)f;
 	lapic_set(LAPIC_EOI, 0);
@@ -608,7 +608,7 @@ static void rest(void)
 {
 	irq_off();
 	lapic_on();
-	irq_handler(0x7e, rest_tick);
+	irq_handler(0x7e, irq_tick);
 	for (;;) {
 		if (get_char() == 'r') {
 			reset_by_i8042();

@@ -92,6 +92,8 @@ enum { LAPIC_ID = 0x20, LAPIC_EOI = 0xb0, LAPIC_SVR = 0xf0, LAPIC_IRR = 0x200, L
        LAPIC_TMCCT = 0x390, LAPIC_TDCR = 0x3e0 };
 uint32_t lapic_get(uint32_t reg);
 void lapic_set(uint32_t reg, uint32_t v);
+/* A handler for irq_handler: the timer has done its work by waking the guest. */
+void irq_tick(struct frame *f);
 void lapic_on(void);
 void lapic_oneshot(unsigned vec, uint64_t ns); /* KVM's APIC bus runs at 1 GHz */
 void pic_init(unsigned base_vec, uint8_t mask_master, uint8_t mask_slave);

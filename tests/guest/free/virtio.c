@@ -478,12 +478,6 @@ static void key(int c)
 	}
 }
 
-static void tick(struct frame *f)
-{
-	(void)f;
-	lapic_set(LAPIC_EOI, 0);
-}
-
 void guest_main(void)
 {
 	uint64_t beat = arg_number("beat", 10);
@@ -492,7 +486,7 @@ void guest_main(void)
 	lapic_on();
 	vectors = !arg_number("intx", 0);
 	features = V_INDIRECT_DESC | (arg_number("event", 1) ? V_EVENT_IDX : 0);
-	irq_handler(0x7d, tick);
+	irq_handler(0x7d, irq_tick);
 	has_rng = v_find(RNG, 0, &rng);
 	if (has_rng) {
 		rng_start();

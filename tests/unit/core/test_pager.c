@@ -265,14 +265,6 @@ static int teardown(void **state)
 	return 0;
 }
 
-static struct rig *rig_of(void **state)
-{
-	if (*state == NULL) {
-		skip();
-	}
-	return *state;
-}
-
 static uint64_t *page_at(struct rig *r, uint64_t gfn)
 {
 	return gmem_at(r->gmem, GPA(gfn * PAGE_BYTES), PAGE_BYTES);
@@ -296,7 +288,7 @@ static void all_right(struct rig *r)
 
 static void serves_faults(void **state)
 {
-	struct rig *r = rig_of(state);
+	struct rig *r = given(state);
 	struct pager_status s;
 	pager_status(r->pager, &s);
 	assert_string_equal(s.state, "waiting");
@@ -377,7 +369,7 @@ static void touched_all(struct toucher t[4])
 /* Writers against the filler: nothing that was written is ever replaced. */
 static void fills_beside_writers(void **state)
 {
-	struct rig *r = rig_of(state);
+	struct rig *r = given(state);
 	struct toucher t[4];
 	touch_all(r, t);
 	ok(pager_fill(r->pager));
@@ -401,7 +393,7 @@ static void fills_beside_writers(void **state)
 /* Zero pages stay holes: the filler makes the VM no larger than it was. */
 static void leaves_holes(void **state)
 {
-	struct rig *r = rig_of(state);
+	struct rig *r = given(state);
 	ok(pager_fill(r->pager));
 	assert_true(wait_event(r, 60000));
 	uint64_t bytes;
@@ -418,7 +410,7 @@ static void leaves_holes(void **state)
 /* A page that was placed and then given back reads as zero, and nobody waits for ever. */
 static void given_back(void **state)
 {
-	struct rig *r = rig_of(state);
+	struct rig *r = given(state);
 	assert_true(page_is(r, 20, word_of(20)));
 	unsigned fetches = atomic_load(&r->fake.fetches);
 	struct gmem_region reg = gmem_region(r->gmem, 0);
@@ -434,7 +426,7 @@ static void given_back(void **state)
 
 static void ends_in_the_middle(void **state)
 {
-	struct rig *r = rig_of(state);
+	struct rig *r = given(state);
 	atomic_store(&r->fake.fill_delay_us, 500);
 	ok(pager_fill(r->pager));
 	usleep(20000);
@@ -475,7 +467,7 @@ static void job_start(struct rig *r, struct job *j)
 /* The job takes the work over from a filler that is slow, in the middle of it. */
 static void completes_for_a_job(void **state)
 {
-	struct rig *r = rig_of(state);
+	struct rig *r = given(state);
 	struct toucher t[4];
 	struct job j;
 	atomic_store(&r->fake.fill_delay_us, 2000);
@@ -498,7 +490,7 @@ static void completes_for_a_job(void **state)
 /* Cancelled: the filler goes on with what is left, and nothing is taken for complete before. */
 static void cancelled_job(void **state)
 {
-	struct rig *r = rig_of(state);
+	struct rig *r = given(state);
 	struct job j;
 	for (unsigned filler = 0; filler < 2; filler++) {
 		atomic_store(&r->fake.fill_delay_us, 1000);
@@ -526,7 +518,7 @@ static void cancelled_job(void **state)
 /* It comes before the rest, in its order, but for what is there already. */
 static void first_in_order(void **state)
 {
-	struct rig *r = rig_of(state);
+	struct rig *r = given(state);
 	struct pager_status s;
 	assert_true(page_is(r, 120, word_of(120))); /* of the piece at 112 */
 	do { /* it is counted just after who waited was let go */
@@ -556,7 +548,7 @@ static void first_in_order(void **state)
 /* A job takes everything over; nothing of the order is left to be read after it. */
 static void first_gives_way(void **state)
 {
-	struct rig *r = rig_of(state);
+	struct rig *r = given(state);
 	ok(pager_complete(r->pager, NULL));
 	ok(pager_fill(r->pager));
 	assert_true(wait_event(r, 60000));
@@ -568,7 +560,7 @@ static void first_gives_way(void **state)
 /* Damage among it is not its business: the fill and the faults tell. */
 static void first_is_damaged(void **state)
 {
-	struct rig *r = rig_of(state);
+	struct rig *r = given(state);
 	atomic_store(&r->fake.bad_class, ERR_CORRUPT);
 	atomic_store(&r->fake.bad_page, 112);
 	ok(pager_fill(r->pager));
@@ -582,7 +574,7 @@ static void first_is_damaged(void **state)
 /* What was waited for, in that order; not what came by itself. */
 static void tells_what_was_demanded(void **state)
 {
-	struct rig *r = rig_of(state);
+	struct rig *r = given(state);
 	static const uint64_t touched[] = { 5000, 17, 8191, 18, 4000 };
 	for (size_t i = 0; i < ARRAY_LEN(touched); i++) {
 		assert_true(page_is(r, touched[i], word_of(touched[i])));
@@ -612,7 +604,7 @@ static void *read_bad(void *arg)
 
 static void stuck_then_retried(void **state)
 {
-	struct rig *r = rig_of(state);
+	struct rig *r = given(state);
 	struct toucher t = { .r = r, .seed = 777 };
 	atomic_store(&r->fake.bad_class, ERR_SYS);
 	atomic_store(&r->fake.bad_page, 777);
@@ -640,7 +632,7 @@ static void stuck_then_retried(void **state)
 
 static void lost_by_a_fault(void **state)
 {
-	struct rig *r = rig_of(state);
+	struct rig *r = given(state);
 	struct toucher t = { .r = r, .seed = 778 };
 	atomic_store(&r->fake.bad_class, ERR_CORRUPT);
 	atomic_store(&r->fake.bad_page, 779);
@@ -662,7 +654,7 @@ static void lost_by_a_fault(void **state)
 
 static void lost_by_the_filler(void **state)
 {
-	struct rig *r = rig_of(state);
+	struct rig *r = given(state);
 	atomic_store(&r->fake.bad_class, ERR_CORRUPT);
 	atomic_store(&r->fake.bad_page, 4000);
 	ok(pager_fill(r->pager));
@@ -674,7 +666,7 @@ static void lost_by_the_filler(void **state)
 
 static void lost_by_a_job(void **state)
 {
-	struct rig *r = rig_of(state);
+	struct rig *r = given(state);
 	atomic_store(&r->fake.bad_class, ERR_CORRUPT);
 	atomic_store(&r->fake.bad_page, 4000);
 	fails(pager_complete(r->pager, NULL), ERR_CORRUPT);
@@ -686,7 +678,7 @@ static void lost_by_a_job(void **state)
 
 static void disk_fails_a_job(void **state)
 {
-	struct rig *r = rig_of(state);
+	struct rig *r = given(state);
 	atomic_store(&r->fake.fill_fails, 1);
 	fails(pager_complete(r->pager, NULL), ERR_SYS);
 	ok(pager_complete(r->pager, NULL));
@@ -698,7 +690,7 @@ static void disk_fails_a_job(void **state)
 /* The filler tries again by itself, and stops nobody. */
 static void disk_fails_the_filler(void **state)
 {
-	struct rig *r = rig_of(state);
+	struct rig *r = given(state);
 	atomic_store(&r->fake.fill_fails, 1);
 	ok(pager_fill(r->pager));
 	assert_true(wait_event(r, 60000));
@@ -712,7 +704,7 @@ static void disk_fails_the_filler(void **state)
 
 static void another_piece(void **state)
 {
-	struct rig *r = rig_of(state);
+	struct rig *r = given(state);
 	struct toucher t = { .r = r, .seed = 64 };
 	atomic_store(&r->fake.lie, true);
 	assert_int_equal(pthread_create(&t.thread, NULL, read_bad, &t), 0);
@@ -725,7 +717,7 @@ static void another_piece(void **state)
 
 static void page_outside_ram(void **state)
 {
-	struct rig *r = rig_of(state);
+	struct rig *r = given(state);
 	atomic_store(&r->fake.outside, true);
 	ok(pager_fill(r->pager));
 	assert_true(wait_event(r, 60000));
@@ -738,7 +730,7 @@ static void page_outside_ram(void **state)
 static void dropped(void **state)
 {
 	enum { FIRST = 1000, COUNT = 4000 };
-	struct rig *r = rig_of(state);
+	struct rig *r = given(state);
 	assert_true(page_is(r, FIRST, FIRST + 1)); /* some are there already */
 	atomic_store(&r->fake.fill_delay_us, 20);
 	ok(pager_fill(r->pager));
@@ -777,7 +769,7 @@ static void *read_on(void *arg)
 /* Pages are dropped just when somebody waits for them: nobody waits for ever. */
 static void dropped_under_a_reader(void **state)
 {
-	struct rig *r = rig_of(state);
+	struct rig *r = given(state);
 	struct reader x = { .r = r };
 	pthread_t thread;
 	assert_int_equal(pthread_create(&thread, NULL, read_on, &x), 0);

@@ -15,6 +15,7 @@
 #include "core/swap.h"
 #include "core/uffd.h"
 #include "tests/lib/fsm_doc.h"
+#include "tests/lib/expect.h"
 #include "tests/unit/store/store_fix.h"
 
 enum { MEM_PAGES = 4096, WAIT_S = 60 };
@@ -183,14 +184,6 @@ static int teardown(void **state)
 	return 0;
 }
 
-static struct rig *rig_of(void **state)
-{
-	if (*state == NULL) {
-		skip();
-	}
-	return *state;
-}
-
 static void run(struct rig *r)
 {
 	loop_timer_set(r->timer, clock_mono_ns() + WAIT_S * 1000000000ull);
@@ -239,7 +232,7 @@ static void enable(struct rig *r)
 
 static void there_and_back(void **state)
 {
-	struct rig *r = rig_of(state);
+	struct rig *r = given(state);
 	enable(r);
 	assert_int_equal(look(r).mem.resident, 0); /* the answer comes when it is true */
 	assert_true(look(r).mem.staged > MEM_PAGES / 2);
@@ -272,7 +265,7 @@ static void there_and_back(void **state)
 /* What is overtaken ends in the state of what overtook it, and all who wait are answered. */
 static void overtaken(void **state)
 {
-	struct rig *r = rig_of(state);
+	struct rig *r = given(state);
 	OK(swap_enable(r->swap, on_enabled, r));
 	OK(swap_enable(r->swap, on_enabled, r));
 	OK(swap_out(r->swap)); /* behind the unmapping */
@@ -300,7 +293,7 @@ static void overtaken(void **state)
 /* Nothing leaves while somebody holds; an out goes on afterwards. */
 static void held(void **state)
 {
-	struct rig *r = rig_of(state);
+	struct rig *r = given(state);
 	static const bool never = false;
 	enable(r);
 	OK(swap_out(r->swap));
@@ -328,7 +321,7 @@ static void held(void **state)
 
 static void a_store_that_fails(void **state)
 {
-	struct rig *r = rig_of(state);
+	struct rig *r = given(state);
 	char path[512];
 	snprintf(path, sizeof(path), "%s/FORMAT", r->dir);
 	FILE *f = fopen(path, "w");
@@ -352,7 +345,7 @@ static void a_store_that_fails(void **state)
 
 static void a_start_that_fails(void **state)
 {
-	struct rig *r = rig_of(state);
+	struct rig *r = given(state);
 	r->not_ready = true;
 	OK(swap_enable(r->swap, on_enabled, r));
 	OK(swap_out(r->swap));
@@ -367,7 +360,7 @@ static void a_start_that_fails(void **state)
 
 static void not_here(void **state)
 {
-	struct rig *r = rig_of(state);
+	struct rig *r = given(state);
 	struct err *e = swap_enable(r->swap, on_enabled, r);
 	assert_non_null(e);
 	assert_int_equal(err_to_errno(e), EOPNOTSUPP);

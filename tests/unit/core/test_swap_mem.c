@@ -15,6 +15,7 @@
 
 #include "core/swap_mem.h"
 #include "core/uffd.h"
+#include "tests/lib/expect.h"
 #include "tests/unit/store/store_fix.h"
 
 enum { MEM_PAGES = 8192, WORDS = PAGE_BYTES / 8, TOUCHERS = 3 };
@@ -119,14 +120,6 @@ static int teardown(void **state)
 	return 0;
 }
 
-static struct rig *rig_of(void **state)
-{
-	if (*state == NULL) {
-		skip();
-	}
-	return *state;
-}
-
 static struct swap_mem_status look(const struct rig *r)
 {
 	struct swap_mem_status s;
@@ -159,7 +152,7 @@ static void disable(struct rig *r)
 
 static void staging_gives_back(void **state)
 {
-	struct rig *r = rig_of(state);
+	struct rig *r = given(state);
 	enable(r);
 	struct swap_mem_status s = look(r);
 	assert_int_equal(s.resident, 0);
@@ -175,7 +168,7 @@ static void staging_gives_back(void **state)
 
 static void out_leaves_nothing_and_comes_back(void **state)
 {
-	struct rig *r = rig_of(state);
+	struct rig *r = given(state);
 	enable(r);
 	struct swap_step step = out(r);
 	struct swap_mem_status s = look(r);
@@ -196,7 +189,7 @@ static void out_leaves_nothing_and_comes_back(void **state)
 /* A second out writes what changed, and trim drops the rest without writing. */
 static void second_out_writes_changes(void **state)
 {
-	struct rig *r = rig_of(state);
+	struct rig *r = given(state);
 	enable(r);
 	out(r);
 	check_all(r);
@@ -228,7 +221,7 @@ static void second_out_writes_changes(void **state)
 
 static void a_step_is_given_up(void **state)
 {
-	struct rig *r = rig_of(state);
+	struct rig *r = given(state);
 	static const bool yes = true;
 	struct swap_step step;
 	uint64_t pages;
@@ -280,7 +273,7 @@ static void *toucher(void *arg)
 
 static void walk_under_load(void **state)
 {
-	struct rig *r = rig_of(state);
+	struct rig *r = given(state);
 	pthread_t t[TOUCHERS];
 	uint64_t seed = 4711;
 	unsigned walks = getenv("TORPOR_TIER") != NULL ? 400 : 60;
@@ -331,7 +324,7 @@ static void walk_under_load(void **state)
 /* A page that was given back, used again and put away is not taken for zero. */
 static void given_back_is_not_put_away(void **state)
 {
-	struct rig *r = rig_of(state);
+	struct rig *r = given(state);
 	OK(gmem_give_back(r->gmem, GPA(9 * PAGE_BYTES), PAGE_BYTES));
 	assert_true(gmem_is_given(r->gmem, 0, 9));
 	fill_page(r, 9, 123);

@@ -292,6 +292,16 @@ static UNUSED void fix_store_take(struct fix_store *x, uint8_t *img, uint64_t np
 	fix_data_path(x->dir, fix_fam, x->data, sizeof(x->data));
 }
 
+/* fork() with nothing of the store open on either side. */
+static UNUSED pid_t fix_fork(struct fix_store *x)
+{
+	family_close(x->f);
+	store_close(x->s);
+	pid_t pid = fork();
+	assert_true(pid >= 0);
+	return pid;
+}
+
 static UNUSED int fix_teardown(void **state)
 {
 	struct fix_store *x = *state;

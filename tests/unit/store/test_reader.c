@@ -195,9 +195,7 @@ static void lease_ends_with_its_process(void **state)
 	struct fix_store *x = *state;
 	int ready[2];
 	assert_int_equal(pipe(ready), 0);
-	family_close(x->f);
-	store_close(x->s);
-	pid_t pid = fork();
+	pid_t pid = fix_fork(x);
 	if (pid == 0) {
 		struct store *s = NULL;
 		struct family *f = NULL;

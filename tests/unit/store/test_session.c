@@ -477,10 +477,7 @@ static void limit_on_files(void **state)
 	uint8_t *small = fix_image(1, 300);
 	struct snap_info info;
 	OK(fix_take(x->f, fix_vm1, "", small, 300, &info));
-	family_close(x->f);
-	store_close(x->s);
-	pid_t pid = fork();
-	assert_true(pid >= 0);
+	pid_t pid = fix_fork(x);
 	if (pid == 0) {
 		struct store *s = NULL;
 		struct family *f = NULL;

@@ -80,10 +80,7 @@ static void readers_keep_theirs(void **state)
 	int ready[2];
 	int go[2];
 	assert_int_equal(pipe(ready) + pipe(go), 0);
-	family_close(x->f);
-	store_close(x->s);
-	pid_t pid = fork();
-	assert_true(pid >= 0);
+	pid_t pid = fix_fork(x);
 	if (pid == 0) {
 		struct store *s = NULL;
 		struct family *f = NULL;
@@ -155,10 +152,7 @@ static void room_of_the_dead_comes_back(void **state)
 	uint64_t bytes;
 	struct gc_result gc;
 	uint8_t *img = fix_image(1, PAGES);
-	family_close(x->f);
-	store_close(x->s);
-	pid_t pid = fork();
-	assert_true(pid >= 0);
+	pid_t pid = fix_fork(x);
 	if (pid == 0) {
 		struct store *s = NULL;
 		struct family *f = NULL;
